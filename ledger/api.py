@@ -1,0 +1,947 @@
+"""`Ledger`: one short method a command, and the reads.
+
+Every method may be called from any thread. A command that returns has its events durably in the log; one that raises
+wrote nothing, unless it raises `OutcomeUnknown`.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Literal, Self
+
+import msgspec
+
+from ledger import limits
+from ledger.clock import Clock, utc_now
+from ledger.decider import Decide, Decision, StateCache, load, transact
+from ledger.envelope import SALT_BYTES
+from ledger.errors import (
+    ExclusiveKeyTaken,
+    IdempotencyMismatch,
+    InvalidInput,
+    OutcomeUnknown,
+    Refused,
+    RunClosed,
+    RunNotFound,
+    RunTaken,
+    ShardSuperseded,
+    VersionConflict,
+)
+from ledger.events import EventId, RunId, join_page
+from ledger.ids import new_event_ids, new_run_id, new_salts
+from ledger.run import commands
+from ledger.run.codec import (
+    NO_CONTEXT,
+    Context,
+    RecordedRunEvent,
+    decode_page,
+    fingerprint,
+    shard_fence,
+    timestamp,
+    to_new_events,
+)
+from ledger.run.events import (
+    Annotated,
+    ArtifactRecorded,
+    LogAppended,
+    RunEvent,
+    ShardResultAppended,
+    StatsIncremented,
+)
+from ledger.run.profiles import Kind
+from ledger.run.state import RunState, fold, initial
+from ledger.run.values import (
+    GateOutcome,
+    check_integer,
+    check_labels,
+    check_optional_text,
+    check_results,
+    check_text,
+    check_time,
+    check_traceparent,
+    check_uuid,
+    clean,
+    cut,
+)
+from ledger.store import (
+    ANY,
+    EXISTS,
+    NO_RUN,
+    Appended,
+    AppendRequest,
+    Condition,
+    KeyClaim,
+    KeyTaken,
+    Store,
+    unless_closed,
+)
+from ledger.subscription import Subscription
+
+_NAME = limits.NAME_CHARS_MAX
+_TEXT = limits.TEXT_CHARS_MAX
+
+
+class RunHandle(msgspec.Struct, frozen=True):
+    """What `enqueue` gives back.
+
+    Attributes:
+        id: The run's id.
+        is_new: False when an idempotency or exclusive key led to a run that was there already.
+    """
+
+    id: RunId
+    is_new: bool = True
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of a command that only one writer can win.
+
+    Attributes:
+        run_id: The run.
+        won: Whether this caller's wish is what the log says; the truth value of the outcome.
+        winner: The event that won: this caller's own, or the one that was first. None when the run was already as
+            wished and nothing had to be written.
+    """
+
+    run_id: RunId
+    won: bool
+    winner: RecordedRunEvent | None
+
+    def __bool__(self) -> bool:
+        return self.won
+
+
+class ShardOutcome(msgspec.Struct, frozen=True):
+    """What became of completing a shard.
+
+    Attributes:
+        advanced: Whether this call completed it; False when it was complete already, or the run is closed.
+        new_value: How many shards are complete now.
+    """
+
+    advanced: bool
+    new_value: int
+
+    def __bool__(self) -> bool:
+        return self.advanced
+
+
+class Ledger:
+    """An open ledger: the log of every run's events.
+
+    Args:
+        store: Where the log is; closed with the ledger.
+        kinds: What kinds of runs declare; a kind that is not among them declares nothing.
+        context: Actor and trace of everything that is written through this object; see `bind`.
+        clock: Tells the time, for tests.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        kinds: Sequence[Kind] = (),
+        context: Context = NO_CONTEXT,
+        clock: Clock = utc_now,
+    ) -> None:
+        self.store = store
+        self._kinds = {kind.name: kind for kind in kinds}
+        self._context = context
+        self._clock = clock
+        self._cache = StateCache()
+        self._shards_caps: dict[RunId, int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the ledger's connections. What was returned is durable; subscriptions end."""
+        self.store.close()
+
+    def bind(
+        self,
+        *,
+        actor: str | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> "Ledger":
+        """Give the same ledger, writing in somebody's name.
+
+        Args:
+            actor: Who acts, such as `ci@web` or a user's name; None keeps what is bound.
+            correlation_id: What ties everything of one request together.
+            causation_id: The event or message that led to what is written.
+            traceparent: W3C trace context; an invalid one is ignored, as the standard says.
+
+        Returns:
+            A ledger that shares this one's connections; closing either closes both.
+        """
+        key = limits.KEY_CHARS_MAX
+        bound = Ledger(
+            self.store,
+            kinds=tuple(self._kinds.values()),
+            context=Context(
+                actor=check_optional_text(actor, field="actor", chars_max=_NAME) or self._context.actor,
+                correlation_id=check_optional_text(correlation_id, field="correlation_id", chars_max=key)
+                or self._context.correlation_id,
+                causation_id=check_optional_text(causation_id, field="causation_id", chars_max=key)
+                or self._context.causation_id,
+                traceparent=check_traceparent(traceparent) or self._context.traceparent,
+            ),
+            clock=self._clock,
+        )
+        bound._cache = self._cache
+        bound._shards_caps = self._shards_caps
+        return bound
+
+    # --- asking for a run ----------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        kind: str,
+        *,
+        project: str | None = None,
+        input: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        shard_count: int | None = None,
+        total: int | None = None,
+        priority: int = 0,
+        not_before: datetime | None = None,
+        attempts_max: int | None = None,
+        idempotency_key: str | None = None,
+        exclusive_key: str | None = None,
+        on_active: Literal["reject", "return", "supersede"] = "reject",
+        parent_run_id: str | None = None,
+        retry_of: str | None = None,
+        run_id: str | None = None,
+    ) -> RunHandle:
+        """Ask for a run.
+
+        Args:
+            kind: What kind of work, such as `test` or `script.pull`.
+            project: Whose run it is; keys are apart between projects.
+            input: What the run needs to know, as JSON; references to secrets, never secrets.
+            labels: Names and values to find it by.
+            shard_count: Into how many slices it is cut; None when it is not.
+            total: How many results to expect; None when nobody knows.
+            priority: The higher, the sooner it is claimed.
+            not_before: When it may start at the earliest; in the future, the run is scheduled.
+            attempts_max: How often it may be started; None takes what the kind declares.
+            idempotency_key: The same key with the same facts gives the same run, for ever.
+            exclusive_key: At most one active run holds it, such as `branch@repo`.
+            on_active: What to do when an active run holds the exclusive key: `reject` with an error that names it,
+                `return` that run, or `supersede` it (abort it, and make the new one).
+            parent_run_id: The run that this one is a part of.
+            retry_of: The finished run that this one repeats.
+            run_id: A UUID of the caller's own making; None makes one.
+
+        Raises:
+            InvalidInput: when a fact cannot be stored; see `ledger.limits`.
+            IdempotencyMismatch: when the key stands for other facts.
+            ExclusiveKeyTaken: when an active run holds the exclusive key, and `on_active` is `reject`.
+        """
+        if on_active not in ("reject", "return", "supersede"):
+            raise InvalidInput("on_active", f"is {on_active!r}; reject, return or supersede is allowed.")
+        event = commands.decide_enqueue(
+            kind=self._kinds.get(kind) or Kind(name=kind),
+            project=project,
+            input={} if input is None else dict(input) if isinstance(input, Mapping) else input,
+            labels=labels,
+            shard_count=shard_count,
+            total=total,
+            priority=priority,
+            not_before=not_before,
+            attempts_max=attempts_max,
+            idempotency_key=idempotency_key,
+            exclusive_key=exclusive_key,
+            parent_run_id=parent_run_id,
+            retry_of=retry_of,
+            now=self._clock(),
+        )
+        made_id = new_run_id() if run_id is None else RunId(check_uuid(run_id, field="run_id"))
+        claims = []
+        if event.idempotency_key is not None:
+            claims.append(KeyClaim("idempotency", project or "", event.idempotency_key, fingerprint(event)))
+        if event.exclusive_key is not None:
+            claims.append(KeyClaim("exclusive", project or "", event.exclusive_key, until_closed=True))
+        request = self._request(made_id, [event], NO_RUN, claims=tuple(claims))
+        while True:
+            try:
+                self._append(request)
+                return RunHandle(made_id)
+            except KeyTaken as taken:
+                holder = self._holder(taken, on_active)
+                if holder is not None:
+                    return RunHandle(holder, is_new=False)
+
+    def _holder(self, taken: KeyTaken, on_active: str) -> RunId | None:
+        """Settle a taken key: the run that answers the call, or None to try again."""
+        holder = RunId(taken.run_id)
+        if taken.claim.space == "idempotency":
+            if taken.fingerprint != taken.claim.fingerprint:
+                raise IdempotencyMismatch(key=taken.claim.key, run_id=holder) from None
+            return holder
+        if on_active == "return":
+            return holder
+        if on_active == "reject":
+            raise ExclusiveKeyTaken(key=taken.claim.key, active_run_id=holder) from None
+        self.abort(holder, reason="superseded", mode="superseded")
+        return None
+
+    # --- the life of a run ---------------------------------------------------------------------------------
+
+    def release(self, run_id: str) -> Outcome:
+        """Let a scheduled run be picked up now."""
+        return self._decide(run_id, commands.decide_release)
+
+    def start(self, run_id: str, *, worker: str, event_id: str | None = None) -> Outcome:
+        """Begin an attempt; one worker wins.
+
+        Raises:
+            IllegalTransition: when the run is neither queued nor due, and no other worker was first.
+        """
+        check_text(worker, field="worker", chars_max=_NAME)
+        now = self._clock()
+        return self._decide(run_id, lambda run: commands.decide_start(run, worker=worker, now=now), event_id=event_id)
+
+    def enter_phase(self, run_id: str, phase: str) -> Outcome:
+        """Enter a phase of the running run; a late call on a finished run is lost to its terminal event."""
+        check_text(phase, field="phase", chars_max=_NAME)
+        return self._decide(run_id, lambda run: commands.decide_enter_phase(run, phase=phase))
+
+    def resolve_version(self, run_id: str, version: str) -> Outcome:
+        """Record the version of what the run builds or tests."""
+        check_text(version, field="version", chars_max=_NAME)
+        return self._decide(run_id, lambda run: commands.decide_resolve_version(run, resolved_version=version))
+
+    def finish_gate(
+        self, run_id: str, gate: str, outcome: str, *, summary: str | None = None, log_ref: str | None = None
+    ) -> Outcome:
+        """Record the outcome of a quality gate of the run: `passed`, `failed` or `blocked`."""
+        check_text(gate, field="gate", chars_max=_NAME)
+        if outcome not in tuple(GateOutcome):
+            raise InvalidInput("outcome", f"is {outcome!r}; passed, failed or blocked is allowed.")
+        check_optional_text(summary, field="summary", chars_max=_TEXT)
+        check_optional_text(log_ref, field="log_ref", chars_max=_TEXT)
+        return self._decide(
+            run_id,
+            lambda run: commands.decide_finish_gate(
+                run, gate=gate, outcome=GateOutcome(outcome), summary=summary, log_ref=log_ref
+            ),
+        )
+
+    def fail_attempt(
+        self, run_id: str, *, error: str, category: str | None = None, retry_at: datetime | None = None
+    ) -> Outcome:
+        """End the present attempt: the run goes back to the queue, or is scheduled for `retry_at`."""
+        check_text(error, field="error", chars_max=limits.PAYLOAD_BYTES_MAX)
+        check_optional_text(category, field="category", chars_max=_NAME)
+        at = None if retry_at is None else check_time(retry_at, field="retry_at")
+        return self._decide(
+            run_id,
+            lambda run: commands.decide_fail_attempt(run, error=error, error_category=category, retry_at=at),
+        )
+
+    def interrupt(self, run_id: str, *, reason: str) -> Outcome:
+        """Note that nobody works on the run any more; it may be resumed, failed or aborted."""
+        check_text(reason, field="reason", chars_max=_TEXT)
+        return self._decide(run_id, lambda run: commands.decide_interrupt(run, reason=reason))
+
+    def resume(self, run_id: str, *, worker: str) -> Outcome:
+        """Take an interrupted run up again, in the same stream and attempt; one worker wins."""
+        check_text(worker, field="worker", chars_max=_NAME)
+        return self._decide(run_id, lambda run: commands.decide_resume(run, worker=worker))
+
+    def request_abort(self, run_id: str, *, reason: str | None = None, deadline: datetime | None = None) -> Outcome:
+        """Ask the workers of a run to stop; the run goes on until somebody ends it."""
+        check_optional_text(reason, field="reason", chars_max=_TEXT)
+        by = None if deadline is None else check_time(deadline, field="deadline")
+        return self._decide(run_id, lambda run: commands.decide_request_abort(run, reason=reason, deadline=by))
+
+    def start_finalization(self, run_id: str, *, worker: str) -> Outcome:
+        """Finalize the run, or take over from a finalizer that died."""
+        check_text(worker, field="worker", chars_max=_NAME)
+        return self._decide(run_id, lambda run: commands.decide_start_finalization(run, worker=worker))
+
+    def complete(
+        self,
+        run_id: str,
+        *,
+        output_ref: str | None = None,
+        finished_at: datetime | None = None,
+        duration_ms: int | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        """Finish a running run; the first terminal event wins.
+
+        Returns:
+            True in a condition for the winner only; `winner` is the event that won, whoever wrote it.
+        """
+        check_optional_text(output_ref, field="output_ref", chars_max=_TEXT)
+        finish, duration = self._finish(finished_at, duration_ms)
+        return self._decide(
+            run_id,
+            lambda run: commands.decide_complete(run, finished_at=finish, output_ref=output_ref, duration_ms=duration),
+            event_id=event_id,
+        )
+
+    def fail(
+        self,
+        run_id: str,
+        *,
+        error: str,
+        category: str | None = None,
+        failure_summary: str | None = None,
+        finished_at: datetime | None = None,
+        duration_ms: int | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        """Fail a run; the first terminal event wins.
+
+        Args:
+            run_id: The run.
+            error: What went wrong; cut to `limits.ERROR_CHARS_MAX`, head and tail kept.
+            category: A word for it, for programs.
+            failure_summary: The headline; None takes the first red gate, else the error's first line.
+            finished_at: When it ended; None is now.
+            duration_ms: How long it took; None counts from its first start.
+            event_id: An id of the caller's own making, so that a repeated call is the same event.
+        """
+        check_text(error, field="error", chars_max=limits.PAYLOAD_BYTES_MAX)
+        check_optional_text(category, field="category", chars_max=_NAME)
+        check_optional_text(failure_summary, field="failure_summary", chars_max=limits.PAYLOAD_BYTES_MAX)
+        finish, duration = self._finish(finished_at, duration_ms)
+        return self._decide(
+            run_id,
+            lambda run: commands.decide_fail(
+                run,
+                error=error,
+                error_category=category,
+                failure_summary=failure_summary,
+                finished_at=finish,
+                duration_ms=duration,
+            ),
+            event_id=event_id,
+        )
+
+    def abort(
+        self,
+        run_id: str,
+        *,
+        reason: str | None = None,
+        mode: str = "user",
+        skipped: Sequence[Mapping[str, Any]] = (),
+        finished_at: datetime | None = None,
+        duration_ms: int | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        """End a run on purpose; the first terminal event wins, and an abort has no precedence.
+
+        Args:
+            run_id: The run.
+            reason: Why, for people.
+            mode: Why, for programs: `user`, `superseded`, `shutdown`, `deadline` …
+            skipped: Results of the tests that now never run.
+            finished_at: When it ended; None is now.
+            duration_ms: How long it took; None counts from its first start.
+            event_id: An id of the caller's own making, so that a repeated call is the same event.
+        """
+        check_optional_text(reason, field="reason", chars_max=_TEXT)
+        check_text(mode, field="mode", chars_max=_NAME)
+        results = check_results(skipped) if skipped else []
+        finish, duration = self._finish(finished_at, duration_ms)
+        return self._decide(
+            run_id,
+            lambda run: commands.decide_abort(
+                run, reason=reason, mode=mode, skipped=results, finished_at=finish, duration_ms=duration
+            ),
+            event_id=event_id,
+        )
+
+    def delete(self, run_id: str, *, reason: str | None = None) -> Outcome:
+        """Put a finished run into the recycle bin."""
+        check_optional_text(reason, field="reason", chars_max=_TEXT)
+        now = self._clock()
+        return self._decide(run_id, lambda run: commands.decide_delete(run, reason=reason, now=now))
+
+    def restore(self, run_id: str) -> Outcome:
+        """Take a run out of the recycle bin."""
+        return self._decide(run_id, commands.decide_restore)
+
+    # --- what commutes: appended without a decision --------------------------------------------------------
+
+    def append_results(
+        self,
+        run_id: str,
+        results: Sequence[Mapping[str, Any]],
+        *,
+        shard: int | None = None,
+        shard_attempt: int = 1,
+        first_sequence: int | None = None,
+        event_id: str | None = None,
+    ) -> int:
+        """Append test results, in order; siblings never conflict.
+
+        Args:
+            run_id: The run.
+            results: Objects with at least a `status`; `passed` and `warning` count as passed, `skipped` as neither,
+                everything else as failed.
+            shard: Which shard they come from; None for results of no shard.
+            shard_attempt: Which attempt of the shard; results of an older one are refused.
+            first_sequence: Number of the first result within the shard's attempt, from 0: results whose numbers
+                were seen do not count again. None: each counts.
+            event_id: An id of the caller's own making, so that a repeated call is the same event.
+
+        Returns:
+            How many were appended: all of them, or 0 when the run is closed or the shard was handed on.
+
+        Raises:
+            RunNotFound: when there is no such run.
+            InvalidInput: when a result cannot be stored.
+        """
+        checked = check_results(results)
+        run = self._run_id(run_id)
+        condition = unless_closed()
+        if shard is not None:
+            self._check_shard(run, shard)
+            check_integer(shard_attempt, field="shard_attempt", at_least=1, at_most=limits.ATTEMPTS_MAX)
+            condition = unless_closed(shard_fence(shard), shard_attempt)
+        if first_sequence is not None:
+            check_integer(first_sequence, field="first_sequence", at_least=0)
+        if not checked:
+            return 0
+        size = limits.RESULTS_PER_EVENT_MAX
+        events: list[RunEvent] = [
+            ShardResultAppended(
+                results=checked[start : start + size],
+                shard=shard,
+                shard_attempt=shard_attempt,
+                first_sequence=None if first_sequence is None else first_sequence + start,
+            )
+            for start in range(0, len(checked), size)
+        ]
+        return len(checked) if self._append_commuting(run, events, condition, event_id=event_id) else 0
+
+    def increment_stats(
+        self, run_id: str, *, passed: int = 0, failed: int = 0, total: int = 0, event_id: str | None = None
+    ) -> int:
+        """Move the anonymous counters by these deltas.
+
+        Returns:
+            1 when they moved; 0 when every delta is 0, or the run is closed or unknown.
+        """
+        for field, delta in (("passed", passed), ("failed", failed), ("total", total)):
+            check_integer(delta, field=field)
+        if not (passed or failed or total):
+            return 0
+        event = StatsIncremented(passed=passed, failed=failed, total=total)
+        try:
+            return int(self._append_commuting(self._run_id(run_id), [event], unless_closed(), event_id=event_id))
+        except RunNotFound:
+            return 0
+
+    def append_log(
+        self,
+        run_id: str,
+        lines: Sequence[str],
+        *,
+        source: str = "stdout",
+        level: str | None = None,
+        shard: int | None = None,
+    ) -> int:
+        """Append lines of output. Accepted in every status: what a process says while it dies is worth keeping.
+
+        Args:
+            run_id: The run.
+            lines: Without their line ends. What cannot be stored is replaced by U+FFFD, and a line longer than
+                `limits.LOG_LINE_CHARS_MAX` is cut: output is nobody's input.
+            source: Where they come from, such as `stdout` or `stderr`.
+            level: Their level, where they have one.
+            shard: Which shard they come from.
+
+        Returns:
+            How many were appended.
+        """
+        if isinstance(lines, str):
+            raise InvalidInput("lines", "is one text; a list of lines is needed.")
+        run = self._run_id(run_id)
+        check_text(source, field="source", chars_max=_NAME)
+        check_optional_text(level, field="level", chars_max=_NAME)
+        if shard is not None:
+            self._check_shard(run, shard)
+        kept = [cut(clean(line), chars_max=limits.LOG_LINE_CHARS_MAX) for line in lines]
+        for chunk in _chunks(kept):
+            self._append(
+                self._request(run, [LogAppended(lines=chunk, source=source, level=level, shard=shard)], EXISTS)
+            )
+        return len(kept)
+
+    def record_artifact(
+        self,
+        run_id: str,
+        name: str,
+        uri: str,
+        *,
+        shard: int | None = None,
+        media_type: str | None = None,
+        size_bytes: int | None = None,
+    ) -> RecordedRunEvent:
+        """Record where something that the run made is kept; accepted in every status."""
+        run = self._run_id(run_id)
+        if shard is not None:
+            self._check_shard(run, shard)
+        event = ArtifactRecorded(
+            name=check_text(name, field="name", chars_max=_NAME),
+            uri=check_text(uri, field="uri", chars_max=_TEXT),
+            shard=shard,
+            media_type=check_optional_text(media_type, field="media_type", chars_max=_NAME),
+            size_bytes=None if size_bytes is None else check_integer(size_bytes, field="size_bytes", at_least=0),
+        )
+        request = self._request(run, [event], EXISTS)
+        return recorded(request, self._append(request))
+
+    def annotate(
+        self, run_id: str, *, note: str | None = None, labels: Mapping[str, str | None] | None = None
+    ) -> RecordedRunEvent:
+        """Add a note, or set labels (None takes one away); accepted in every status."""
+        run = self._run_id(run_id)
+        given = {} if labels is None else dict(labels)
+        kept = check_labels({name: value for name, value in given.items() if value is not None})
+        gone = check_labels({name: "" for name, value in given.items() if value is None})
+        if note is None and not given:
+            raise InvalidInput("note", "is missing, and no labels are given either.")
+        event = Annotated(
+            note=check_optional_text(note, field="note", chars_max=_TEXT),
+            labels={**kept, **dict.fromkeys(gone)},
+        )
+        request = self._request(run, [event], EXISTS)
+        return recorded(request, self._append(request))
+
+    # --- shards ---------------------------------------------------------------------------------------------
+
+    def complete_shard(
+        self, run_id: str, shard: int, *, shard_attempt: int | None = None, exit_code: int | None = None
+    ) -> ShardOutcome:
+        """Complete a shard; completing it twice changes nothing.
+
+        Args:
+            run_id: The run.
+            shard: Its number, from 0.
+            shard_attempt: Which attempt was finished; None is the newest.
+            exit_code: What its process ended with.
+
+        Raises:
+            IllegalTransition: when a newer attempt of the shard has begun.
+        """
+        check_integer(shard, field="shard", at_least=0)
+        if shard_attempt is not None:
+            check_integer(shard_attempt, field="shard_attempt", at_least=1, at_most=limits.ATTEMPTS_MAX)
+        if exit_code is not None:
+            check_integer(exit_code, field="exit_code")
+        return self._advance(
+            run_id,
+            lambda run: commands.decide_complete_shard(
+                run, shard=shard, shard_attempt=shard_attempt, exit_code=exit_code
+            ),
+        )
+
+    def increment_shards_completed(self, run_id: str) -> ShardOutcome:
+        """Move the anonymous counter of completed shards, never past their number (1 when the run is not cut).
+
+        Returns:
+            `(False, …)` at the cap and on a closed run; `(False, 0)` for an unknown run.
+        """
+        try:
+            return self._advance(run_id, commands.decide_complete_any_shard)
+        except RunNotFound:
+            return ShardOutcome(False, 0)
+
+    def retry_shard(self, run_id: str, shard: int, *, reason: str | None = None) -> int:
+        """Begin a newer attempt of a shard: what its older attempts appended counts no more.
+
+        Returns:
+            The number of the new attempt; 0 when the run is closed, and the caller must stop.
+        """
+        check_integer(shard, field="shard", at_least=0)
+        check_optional_text(reason, field="reason", chars_max=_TEXT)
+        try:
+            decision = self._transact(run_id, lambda run: commands.decide_retry_shard(run, shard=shard, reason=reason))
+        except RunClosed:
+            return 0
+        known = decision.before.shards.get(shard)
+        return 2 if known is None else known.attempt + 1
+
+    # --- the log --------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        run_id: str,
+        events: Sequence[RunEvent],
+        *,
+        when: Condition = ANY,
+        event_ids: Sequence[str] | None = None,
+    ) -> Appended:
+        """Append events as they are: the low level, for importers and for rules of one's own.
+
+        The rules of a run are not asked; the condition and the one terminal event a run may have hold all the same.
+
+        Args:
+            run_id: The run.
+            events: What happened, in order; all or nothing.
+            when: `ANY`, `NO_RUN`, `EXISTS`, `exactly(version)` or `unless_closed(…)`.
+            event_ids: Ids of the caller's own making, one an event; sending them again gives the first places back.
+
+        Raises:
+            Refused: when the condition does not hold; it says who won.
+            EventIdReused: when an id is in the log with other content.
+            OutcomeUnknown: when the connection was lost during the commit.
+        """
+        if not 1 <= len(events) <= limits.EVENTS_PER_APPEND_MAX:
+            raise InvalidInput(
+                "events", f"has {len(events):,} events; 1 to {limits.EVENTS_PER_APPEND_MAX:,} are allowed."
+            )
+        run = self._run_id(run_id)
+        return self._append(self._request(run, events, when, event_ids=event_ids))
+
+    def resolve(self, unknown: OutcomeUnknown) -> Appended:
+        """Settle an append whose outcome is unknown: find its events, or append them once.
+
+        Raises:
+            Refused: when it had not been committed, and its condition holds no more. It never will be committed.
+            OutcomeUnknown: when the connection was lost again.
+        """
+        request = unknown.request
+        if not isinstance(request, AppendRequest):
+            raise InvalidInput("unknown", "was not raised by a ledger of this process.")
+        return self._append(request)
+
+    def read(
+        self, run_id: str, *, after_version: int = 0, up_to: int | datetime | None = None
+    ) -> Iterator[RecordedRunEvent]:
+        """Read a run's events in order.
+
+        Args:
+            run_id: The run; an unknown one has no events.
+            after_version: Start after this version.
+            up_to: Stop after this version, or before the first event recorded after this moment.
+        """
+        run, version = self._run_id(run_id), after_version
+        latest = timestamp(check_time(up_to, field="up_to")) if isinstance(up_to, datetime) else None
+        last_version = up_to if isinstance(up_to, int) else None
+        while True:
+            page = self.store.read_run(run, after_version=version, limit=limits.PAGE_EVENTS_MAX)
+            for event in decode_page(page.events):
+                if (last_version is not None and event.version > last_version) or (
+                    latest is not None and event.envelope.recorded_at > latest
+                ):
+                    return
+                yield event
+                version = event.version
+            if not page.more:
+                return
+
+    def read_all(
+        self, *, after: int = 0, types: Sequence[str] | None = None, page_size: int = limits.PAGE_EVENTS_MAX
+    ) -> Iterator[RecordedRunEvent]:
+        """Read the whole log in order, up to what is settled now.
+
+        Args:
+            after: The position of the last event seen; 0 at first. Remembering it is all a reader needs.
+            types: Only events of these types; None is all.
+            page_size: How many events are read at once.
+        """
+        check_integer(after, field="after", at_least=0)
+        limit = check_integer(page_size, field="page_size", at_least=1, at_most=limits.PAGE_EVENTS_MAX)
+        wanted = None if types is None else frozenset(types)
+        while True:
+            page = self.store.read_log(after_position=after, limit=limit)
+            for event in decode_page(page.events):
+                if wanted is None or event.type in wanted:
+                    yield event
+            after = page.last_position
+            if not page.more:
+                return
+
+    def subscribe(
+        self, *, after: int = 0, types: Sequence[str] | None = None, run_id: str | None = None
+    ) -> Subscription:
+        """Follow the log: what is there, then what comes, from this and every other process.
+
+        Args:
+            after: The position of the last event seen; 0 at first.
+            types: Only events of these types.
+            run_id: Only events of this run.
+
+        Returns:
+            An iterator that waits; `close()` ends it from any thread. Its `position` is what to remember.
+        """
+        check_integer(after, field="after", at_least=0)
+        run = None if run_id is None else self._run_id(run_id)
+        return Subscription(self.store, after=after, types=types, run_id=run)
+
+    def state(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
+        """Fold a run from its events, now, up to a version, or up to a moment.
+
+        Raises:
+            RunNotFound: when it has no event up to there.
+        """
+        run = self._run_id(run_id)
+        if at is None:
+            state = load(self.store, run, self._cache)
+        else:
+            state = fold(initial(run), self.read(run, up_to=at))
+        if state.version == 0:
+            raise RunNotFound(run)
+        return state
+
+    # --- shared steps ---------------------------------------------------------------------------------------
+
+    def _run_id(self, run_id: str) -> RunId:
+        return RunId(check_uuid(run_id, field="run_id"))
+
+    def _finish(self, finished_at: datetime | None, duration_ms: int | None) -> tuple[datetime, int | None]:
+        if duration_ms is not None:
+            check_integer(duration_ms, field="duration_ms", at_least=0)
+        moment = self._clock() if finished_at is None else check_time(finished_at, field="finished_at")
+        return moment, duration_ms
+
+    def _check_shard(self, run_id: RunId, shard: int) -> None:
+        """Check a shard's number against the run's first event, which never changes: read once a process."""
+        check_integer(shard, field="shard", at_least=0)
+        if shard < self._shards_caps.get(run_id, 0):
+            return
+        page = self.store.read_run(run_id, after_version=0, limit=1)
+        if not page.count:
+            raise RunNotFound(run_id)
+        run = fold(initial(run_id), decode_page(page.events))
+        commands.check_shard(run, shard)
+        if len(self._shards_caps) >= 1_024:
+            self._shards_caps.clear()
+        self._shards_caps[run_id] = run.shards_cap
+
+    def _request(
+        self,
+        run_id: RunId,
+        events: Sequence[RunEvent],
+        condition: Condition,
+        *,
+        event_ids: Sequence[str] | None = None,
+        claims: tuple[KeyClaim, ...] = (),
+    ) -> AppendRequest:
+        count = len(events)
+        if event_ids is None:
+            ids: Sequence[EventId] = new_event_ids(count)
+        elif len(event_ids) != count:
+            raise InvalidInput("event_ids", f"has {len(event_ids)} ids for {count} event(s).")
+        else:
+            ids = [EventId(check_uuid(event_id, field="event_id")) for event_id in event_ids]
+        return AppendRequest(
+            run_id,
+            condition,
+            to_new_events(
+                events,
+                run_id=run_id,
+                recorded_at=self._clock(),
+                event_ids=ids,
+                salts=new_salts(count, size_bytes=SALT_BYTES),
+                context=self._context,
+            ),
+            claims,
+        )
+
+    def _append(self, request: AppendRequest) -> Appended:
+        try:
+            return self.store.append(request)
+        except Refused as refused:
+            raise self._with_winner(refused) from None
+
+    def _append_commuting(
+        self, run_id: RunId, events: Sequence[RunEvent], condition: Condition, *, event_id: str | None
+    ) -> bool:
+        if event_id is not None and len(events) > 1:
+            raise InvalidInput("event_id", f"is one id, and the results make {len(events)} events; send fewer at once.")
+        request = self._request(run_id, events, condition, event_ids=None if event_id is None else [event_id])
+        try:
+            self.store.append(request)
+        except (RunClosed, ShardSuperseded):
+            return False
+        return True
+
+    def _transact(self, run_id: str, decide: Decide, *, event_id: str | None = None) -> Decision:
+        def request(run: RunId, events: Sequence[RunEvent], condition: Condition) -> AppendRequest:
+            ids = None if event_id is None else [*new_event_ids(len(events) - 1), EventId(event_id)]
+            return self._request(run, events, condition, event_ids=ids)
+
+        return transact(self.store, self._run_id(run_id), decide, make_request=request, cache=self._cache)
+
+    def _decide(self, run_id: str, decide: Decide, *, event_id: str | None = None) -> Outcome:
+        run = self._run_id(run_id)
+        if event_id is not None:
+            known = self.store.find([EventId(check_uuid(event_id, field="event_id"))]).get(EventId(event_id))
+            if known is not None and known[0] == run:
+                return Outcome(run, True, self._event_at(run, known[1]))
+        try:
+            decision = self._transact(run_id, decide, event_id=event_id)
+        except RunClosed as closed:
+            return Outcome(run, False, self._event_at(run, closed.closed_version))
+        except RunTaken as taken:
+            return Outcome(run, False, self._event_at(run, taken.taken_version))
+        if decision.request is None or decision.appended is None:
+            return Outcome(run, True, None)
+        return Outcome(run, True, recorded(decision.request, decision.appended))
+
+    def _advance(self, run_id: str, decide: Decide) -> ShardOutcome:
+        run = self._run_id(run_id)
+        try:
+            decision = self._transact(run_id, decide)
+        except RunClosed:
+            return ShardOutcome(False, load(self.store, run, self._cache).shards_completed)
+        before = decision.before.shards_completed
+        return ShardOutcome(decision.appended is not None, before + (decision.appended is not None))
+
+    def _event_at(self, run_id: RunId, version: int) -> RecordedRunEvent:
+        page = self.store.read_run(run_id, after_version=version - 1, limit=1)
+        return decode_page(page.events)[0]
+
+    def _with_winner(self, refused: Refused) -> Refused:
+        run_id = RunId(refused.run_id)
+        if isinstance(refused, VersionConflict) and refused.version > refused.expected_version:
+            return VersionConflict(
+                run_id=run_id,
+                expected_version=refused.expected_version,
+                version=refused.version,
+                winner=self._event_at(run_id, refused.expected_version + 1),
+            )
+        if isinstance(refused, RunClosed):
+            return RunClosed(
+                run_id=run_id,
+                closed_version=refused.closed_version,
+                winner=self._event_at(run_id, refused.closed_version),
+            )
+        return refused
+
+
+def recorded(request: AppendRequest, appended: Appended) -> RecordedRunEvent:
+    """Give the last event of an append as the log has it, without asking the log."""
+    event = request.events[-1]
+    return decode_page(join_page([(appended.positions[-1], appended.version, event.envelope, event.payload)]))[0]
+
+
+def _chunks(lines: list[str]) -> Iterator[list[str]]:
+    """Cut lines to events: by count, and by size, since one line may have thousands of characters."""
+    chunk: list[str] = []
+    room = limits.PAYLOAD_BYTES_MAX // 8  # a character takes up to 6 bytes in JSON
+    for line in lines:
+        if chunk and (len(chunk) == limits.LOG_LINES_PER_EVENT_MAX or room < len(line)):
+            yield chunk
+            chunk, room = [], limits.PAYLOAD_BYTES_MAX // 8
+        chunk.append(line)
+        room -= len(line)
+    if chunk:
+        yield chunk

@@ -1,0 +1,62 @@
+"""Every size and count limit of the ledger, with its unit in the name.
+
+A limit is checked before anything is written, at the same place for every database, and is tested at n and n + 1.
+The figures come from what the source systems store and from what both databases can carry; see
+`docs/reference/limits.md`.
+"""
+
+from typing import Final
+
+# --- values inside an event -----------------------------------------------------------------------------------
+INTEGER_MAX: Final = 2**53 - 1
+"""Largest integer that every JSON reader keeps exactly (RFC 8259, section 6); the smallest is its negative."""
+DEPTH_MAX: Final = 64
+"""Nesting levels of lists and objects in one value: JSON parsers recurse, and the first to give up decides."""
+NODES_MAX: Final = 100_000
+"""Values of every kind inside one event."""
+INPUT_BYTES_MAX: Final = 256 * 1024
+PAYLOAD_BYTES_MAX: Final = 1024 * 1024
+"""Canonical bytes of one event's payload."""
+
+# --- text ---------------------------------------------------------------------------------------------------
+NAME_CHARS_MAX: Final = 200
+"""Kinds, projects, workers, actors, phases, gates: what is shown in a column."""
+KEY_CHARS_MAX: Final = 255
+"""Idempotency keys, exclusive keys, label names and values, correlation and causation ids."""
+TEXT_CHARS_MAX: Final = 4_096
+"""Reasons, notes, URIs, summaries of a gate."""
+ERROR_CHARS_MAX: Final = 8_192
+"""An error is cut to this, its head and its tail kept: a longer one is a log."""
+FAILURE_SUMMARY_CHARS_MAX: Final = 600
+"""A headline is cut to this many characters (Sando's contract)."""
+LOG_LINE_CHARS_MAX: Final = 16_384
+"""A log line is cut to this, never refused: losing the rest of a run over one long line helps nobody."""
+
+# --- counts -------------------------------------------------------------------------------------------------
+LABELS_MAX: Final = 32
+PHASES_MAX: Final = 64
+SHARDS_MAX: Final = 10_000
+ATTEMPTS_MAX: Final = 1_000
+PRIORITY_MAX: Final = 1_000_000
+RESULTS_PER_EVENT_MAX: Final = 1_000
+"""`append_results` splits a longer list into several events of one append."""
+LOG_LINES_PER_EVENT_MAX: Final = 1_000
+EVENTS_PER_APPEND_MAX: Final = 10_000
+RESULT_STATUS_CHARS_MAX: Final = 32
+
+# --- reading ------------------------------------------------------------------------------------------------
+PAGE_EVENTS_MAX: Final = 5_000
+"""Events a store hands out at once; measured best for decoding, and it bounds a reader's memory."""
+PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+LIST_ROWS_MAX: Final = 1_000
+"""Rows of one page of a list."""
+
+# --- writing ------------------------------------------------------------------------------------------------
+GROUP_REQUESTS_MAX: Final = 256
+"""Appends of one process's threads that share one commit."""
+OPTIMISTIC_ATTEMPTS_MAX: Final = 2
+"""Conflicts a decision survives before it is made in the run's turn, where it cannot conflict again."""
+BUSY_TIMEOUT_S: Final = 30.0
+"""How long a writer waits for its turn on a SQLite file before it gives up with `StoreBusy`."""
+POLL_INTERVAL_S: Final = 0.05
+"""How often a live reader looks by itself; wake-up hints only make it faster."""

@@ -1,0 +1,148 @@
+"""Events to canonical bytes and back.
+
+The payload's bytes are made once, here, by the writer; stores and pages hand them on untouched, and a whole page is
+decoded in one call.
+
+Source of canonical form: RFC 8785 for the order of keys (equal for keys of the basic plane); numbers are written as
+msgspec writes them, and since the bytes are stored nobody ever has to write them again.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import msgspec
+
+from ledger import limits
+from ledger.envelope import Envelope, commitment, encode_envelope
+from ledger.errors import InvalidInput, InvariantBroken
+from ledger.events import EventId, NewEvent, RecordedEvent, RunId
+from ledger.run.events import (
+    TERMINAL_EVENTS,
+    Enqueued,
+    RunEvent,
+    ShardRetried,
+    schema_version_of,
+    type_of,
+)
+
+RecordedRunEvent = RecordedEvent[RunEvent]
+
+encode_json = msgspec.json.Encoder(order="sorted").encode
+"""Canonical bytes of any checked value."""
+
+_decode = msgspec.json.Decoder(RunEvent).decode
+_decode_page = msgspec.json.Decoder(list[RecordedEvent[RunEvent]]).decode
+
+_TYPE_NAMES: dict[type, tuple[str, int, bool]] = {
+    event: (type_of(event), schema_version_of(event), issubclass(event, TERMINAL_EVENTS)) for event in RunEvent.__args__
+}
+
+
+class Context(msgspec.Struct, frozen=True, kw_only=True):
+    """Who writes and why: what the envelope carries beside the event's own facts."""
+
+    actor: str | None = None
+    correlation_id: str | None = None
+    causation_id: str | None = None
+    traceparent: str | None = None
+
+
+NO_CONTEXT = Context()
+
+
+def timestamp(moment: datetime) -> str:
+    """Write a moment in the ledger's one format: UTC, six decimals, `Z`; it sorts as text."""
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def encode(event: RunEvent) -> bytes:
+    """Give the canonical bytes of a payload.
+
+    Raises:
+        InvalidInput: when they are too many, or the event holds what JSON cannot.
+    """
+    try:
+        payload = encode_json(event)
+    except (UnicodeEncodeError, RecursionError, TypeError, OverflowError) as exc:
+        raise InvalidInput(type_of(event), f"cannot be written as JSON: {exc}.") from exc
+    if len(payload) > limits.PAYLOAD_BYTES_MAX:
+        raise InvalidInput(
+            type_of(event),
+            f"has {len(payload):,} bytes; {limits.PAYLOAD_BYTES_MAX:,} are allowed in one event.",
+        )
+    return payload
+
+
+def to_new_events(
+    events: Sequence[RunEvent],
+    *,
+    run_id: RunId,
+    recorded_at: datetime,
+    event_ids: Sequence[EventId],
+    salts: Sequence[bytes],
+    context: Context = NO_CONTEXT,
+) -> tuple[NewEvent, ...]:
+    """Make events ready to be stored.
+
+    Args:
+        events: What happened, in order.
+        run_id: Whose stream they belong to.
+        recorded_at: The writer's clock.
+        event_ids: One for each event.
+        salts: One for each event.
+        context: Who and why.
+    """
+    at = timestamp(recorded_at)
+    made = []
+    for event, event_id, salt in zip(events, event_ids, salts, strict=True):
+        event_type, schema_version, closes = _TYPE_NAMES[type(event)]
+        payload = encode(event)
+        envelope = Envelope(
+            actor=context.actor,
+            causation_id=context.causation_id,
+            commitment=commitment(salt, payload),
+            correlation_id=context.correlation_id,
+            event_id=event_id,
+            recorded_at=at,
+            run_id=run_id,
+            schema_version=schema_version,
+            traceparent=context.traceparent,
+            type=event_type,
+        )
+        fence, epoch = (shard_fence(event.shard), event.shard_attempt) if type(event) is ShardRetried else (None, None)
+        made.append(NewEvent(event_id, event_type, encode_envelope(envelope), payload, salt, closes, fence, epoch))
+    return tuple(made)
+
+
+def fingerprint(event: Enqueued) -> str:
+    """Identify what a run was asked to do, whenever it was asked: the payload behind an idempotency key."""
+    return hashlib.sha256(encode_json(msgspec.structs.replace(event, enqueued_at=_EPOCH))).hexdigest()
+
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def shard_fence(shard: int) -> str:
+    """Name the fence that a newer attempt of a shard raises."""
+    return f"shard {shard}"
+
+
+def decode(payload: bytes) -> RunEvent:
+    """Read one payload."""
+    try:
+        event: RunEvent = _decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise InvariantBroken(f"a stored payload cannot be read: {exc}. {_NEWER}") from exc
+    return event
+
+
+def decode_page(events: bytes) -> list[RecordedRunEvent]:
+    """Read a page's events in one call."""
+    try:
+        return _decode_page(events)
+    except msgspec.MsgspecError as exc:
+        raise InvariantBroken(f"a page of the log cannot be read: {exc}. {_NEWER}") from exc
+
+
+_NEWER = "If a newer release wrote it, upgrade this one; if none did, restore the database from a backup."

@@ -1,0 +1,400 @@
+"""What may happen to a run: one `decide_…` a command, from the folded state to the events, or a refusal.
+
+The rules, in one place:
+- a terminal run stays as it is: `RunClosed`, which names the version that won;
+- everything else that does not fit the status is `IllegalTransition`;
+- asking again for what is already so gives no event.
+
+Appends that commute (results, stats, logs, artifacts, annotations) need no decision: the store refuses them when the
+run is closed, and nothing else does.
+"""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from ledger import limits
+from ledger.errors import IllegalTransition, InvalidInput, RunClosed, RunNotFound, RunTaken
+from ledger.run.codec import encode_json
+from ledger.run.credentials import refuse_secrets
+from ledger.run.events import (
+    Aborted,
+    AbortRequested,
+    AttemptFailed,
+    Completed,
+    Deleted,
+    Enqueued,
+    Failed,
+    FinalizationStarted,
+    GateFinished,
+    Interrupted,
+    PhaseEntered,
+    Released,
+    Restored,
+    Resumed,
+    RunEvent,
+    ShardCompleted,
+    ShardRetried,
+    Started,
+    VersionResolved,
+)
+from ledger.run.profiles import Kind
+from ledger.run.state import RunState, failure_headline
+from ledger.run.values import (
+    GateOutcome,
+    JsonObject,
+    Status,
+    Verdict,
+    check_integer,
+    check_json,
+    check_labels,
+    check_optional_text,
+    check_text,
+    check_time,
+    check_uuid,
+    cut,
+)
+
+Events = list[RunEvent]
+
+
+def decide_enqueue(
+    *,
+    kind: Kind,
+    project: str | None,
+    input: JsonObject,
+    labels: Mapping[str, str] | None,
+    shard_count: int | None,
+    total: int | None,
+    priority: int,
+    not_before: datetime | None,
+    attempts_max: int | None,
+    idempotency_key: str | None,
+    exclusive_key: str | None,
+    parent_run_id: str | None,
+    retry_of: str | None,
+    now: datetime,
+) -> Enqueued:
+    """Ask for a run: check every fact of it, and put what its kind declares beside them.
+
+    Raises:
+        InvalidInput: when a fact cannot be stored, or is out of its limits.
+        SecretInInput: when the input holds what looks like a credential.
+    """
+    if not isinstance(input, dict):
+        raise InvalidInput("input", f"is {type(input).__name__}; an object is needed.")
+    check_json(input, field="input")
+    refuse_secrets(input, field="input")
+    size_bytes = len(encode_json(input))
+    if size_bytes > limits.INPUT_BYTES_MAX:
+        raise InvalidInput(
+            "input", f"has {size_bytes:,} bytes; {limits.INPUT_BYTES_MAX:,} are allowed. Pass a reference."
+        )
+    name, key = limits.NAME_CHARS_MAX, limits.KEY_CHARS_MAX
+    attempts = kind.attempts_max if attempts_max is None else attempts_max
+    if shard_count is not None:
+        check_integer(shard_count, field="shard_count", at_least=1, at_most=limits.SHARDS_MAX)
+    if total is not None:
+        check_integer(total, field="total", at_least=0)
+    for field, run_id in (("parent_run_id", parent_run_id), ("retry_of", retry_of)):
+        if run_id is not None:
+            check_uuid(run_id, field=field)
+    return Enqueued(
+        kind=check_text(kind.name, field="kind", chars_max=name),
+        enqueued_at=now,
+        project=check_optional_text(project, field="project", chars_max=name),
+        input=input,
+        labels=check_labels(labels),
+        shard_count=shard_count,
+        total=total,
+        priority=check_integer(priority, field="priority", at_least=-limits.PRIORITY_MAX, at_most=limits.PRIORITY_MAX),
+        not_before=None if not_before is None else check_time(not_before, field="not_before"),
+        attempts_max=check_integer(attempts, field="attempts_max", at_least=1, at_most=limits.ATTEMPTS_MAX),
+        idempotency_key=check_optional_text(idempotency_key, field="idempotency_key", chars_max=key),
+        exclusive_key=check_optional_text(exclusive_key, field="exclusive_key", chars_max=key),
+        phases=list(kind.phases),
+        failed_verdict_fails=kind.failed_verdict_fails,
+        parent_run_id=parent_run_id,
+        retry_of=retry_of,
+    )
+
+
+def decide_release(run: RunState) -> Events:
+    """Let a scheduled run be picked up, because it came due or somebody promotes it."""
+    _require(run, "release", Status.SCHEDULED, Status.QUEUED)
+    return [Released()] if run.status is Status.SCHEDULED else []
+
+
+def decide_start(run: RunState, *, worker: str, now: datetime) -> Events:
+    """Begin an attempt for one worker.
+
+    Args:
+        run: The run folded up to the version the caller will expect.
+        worker: Who works on it from now on.
+        now: When the worker asked, UTC; stored as told, never used for ordering.
+
+    Returns:
+        One `Started`, or nothing if this worker already runs this attempt.
+
+    Raises:
+        RunClosed: when the run is finished.
+        RunTaken: when another worker was first.
+        IllegalTransition: when it is neither queued nor scheduled and due, or has no attempt left.
+    """
+    _require_open(run)
+    if run.status is Status.RUNNING and run.worker == worker:
+        return []  # A worker that lost our answer asks again; a second event would count as a second attempt.
+    _require_free(run)
+    is_due = run.status is Status.SCHEDULED and run.not_before is not None and run.not_before <= now
+    if not is_due:
+        _require(run, "start", Status.QUEUED)
+    if run.attempt >= run.attempts_max:
+        raise IllegalTransition(
+            run_id=run.run_id,
+            status=run.status,
+            command="start",
+            why=f"all {run.attempts_max} attempt(s) are used up",
+        )
+    started = Started(attempt=run.attempt + 1, started_at=now, worker=worker)
+    return [Released(), started] if is_due else [started]
+
+
+def decide_enter_phase(run: RunState, *, phase: str) -> Events:
+    """Enter a phase of the running run.
+
+    Raises:
+        InvalidInput: when the kind declares its phases and this is none of them.
+        IllegalTransition: when the phase comes before the present one in the declared order.
+    """
+    _require(run, "enter_phase", Status.RUNNING)
+    if phase == run.phase:
+        return []
+    if run.phases:
+        if phase not in run.phases:
+            raise InvalidInput("phase", f"{phase!r} is none of the kind's phases: {', '.join(run.phases)}.")
+        if run.phase is not None and run.phases.index(phase) < run.phases.index(run.phase):
+            raise IllegalTransition(
+                run_id=run.run_id,
+                status=run.status,
+                command="enter_phase",
+                why=f"phase {phase} comes before {run.phase}",
+            )
+    return [PhaseEntered(phase=phase)]
+
+
+def decide_resolve_version(run: RunState, *, resolved_version: str) -> Events:
+    """Record the version of what the run builds or tests."""
+    _require(run, "resolve_version", Status.RUNNING)
+    return [] if run.resolved_version == resolved_version else [VersionResolved(resolved_version=resolved_version)]
+
+
+def decide_finish_gate(
+    run: RunState, *, gate: str, outcome: GateOutcome, summary: str | None, log_ref: str | None
+) -> Events:
+    """Record a gate's outcome; a later one of the same gate replaces it."""
+    _require(run, "finish_gate", Status.RUNNING)
+    return [GateFinished(gate=gate, outcome=outcome, summary=summary, log_ref=log_ref)]
+
+
+def decide_complete_shard(run: RunState, *, shard: int, shard_attempt: int | None, exit_code: int | None) -> Events:
+    """Complete a shard once; doing it again changes nothing.
+
+    Raises:
+        InvalidInput: when the run has no such shard.
+        IllegalTransition: when a newer attempt of the shard has begun.
+    """
+    _require_open(run)
+    check_shard(run, shard)
+    known = run.shards.get(shard)
+    newest = 1 if known is None else known.attempt
+    attempt = newest if shard_attempt is None else shard_attempt
+    if attempt < newest:
+        raise IllegalTransition(
+            run_id=run.run_id,
+            status=run.status,
+            command="complete_shard",
+            why=f"shard {shard} is at attempt {newest}, and you finished attempt {attempt}",
+        )
+    if known is not None and known.is_completed and attempt == newest:
+        return []
+    return [ShardCompleted(shard=shard, shard_attempt=attempt, exit_code=exit_code)]
+
+
+def decide_complete_any_shard(run: RunState) -> Events:
+    """Move the anonymous counter of completed shards by one, never past the number of shards."""
+    _require_open(run)
+    return [ShardCompleted()] if run.shards_completed < run.shards_cap else []
+
+
+def decide_retry_shard(run: RunState, *, shard: int, reason: str | None) -> Events:
+    """Begin a newer attempt of one shard; its siblings keep their results."""
+    _require_open(run)
+    check_shard(run, shard)
+    known = run.shards.get(shard)
+    newest = 1 if known is None else known.attempt
+    if newest >= limits.ATTEMPTS_MAX:
+        raise InvalidInput("shard", f"{shard} had {newest:,} attempts; {limits.ATTEMPTS_MAX:,} are allowed.")
+    return [ShardRetried(shard=shard, shard_attempt=newest + 1, reason=reason)]
+
+
+def decide_fail_attempt(run: RunState, *, error: str, error_category: str | None, retry_at: datetime | None) -> Events:
+    """End the present attempt without ending the run: back to the queue, or to the schedule.
+
+    Raises:
+        IllegalTransition: when no attempt is left; fail the run instead.
+    """
+    _require(run, "fail_attempt", Status.RUNNING, Status.INTERRUPTED)
+    if run.attempt >= run.attempts_max:
+        raise IllegalTransition(
+            run_id=run.run_id,
+            status=run.status,
+            command="fail_attempt",
+            why=f"attempt {run.attempt} of {run.attempts_max} was the last; fail the run",
+        )
+    shown = cut(error, chars_max=limits.ERROR_CHARS_MAX)
+    return [AttemptFailed(error=shown, error_category=error_category, retry_at=retry_at)]
+
+
+def decide_interrupt(run: RunState, *, reason: str) -> Events:
+    """Note that nobody works on a running run any more."""
+    _require(run, "interrupt", Status.RUNNING, Status.INTERRUPTED)
+    return [Interrupted(reason=reason)] if run.status is Status.RUNNING else []
+
+
+def decide_resume(run: RunState, *, worker: str) -> Events:
+    """Take an interrupted run up again."""
+    _require_open(run)
+    if run.status is Status.RUNNING and run.worker == worker:
+        return []
+    _require_free(run)
+    _require(run, "resume", Status.INTERRUPTED)
+    return [Resumed(worker=worker)]
+
+
+def decide_request_abort(run: RunState, *, reason: str | None, deadline: datetime | None) -> Events:
+    """Ask the workers of a run to stop; asking again changes nothing."""
+    _require_open(run)
+    return [AbortRequested(reason=reason, deadline=deadline)] if run.abort_requested_at is None else []
+
+
+def decide_start_finalization(run: RunState, *, worker: str) -> Events:
+    """Let one worker finalize the run, or take over from one that died."""
+    _require(run, "start_finalization", Status.RUNNING)
+    return [FinalizationStarted(worker=worker)] if run.finalizer != worker else []
+
+
+def decide_complete(run: RunState, *, finished_at: datetime, output_ref: str | None, duration_ms: int | None) -> Events:
+    """Finish a running run.
+
+    Returns:
+        `Completed`; or `Failed` with the headline when the kind lets a failed verdict fail the run.
+
+    Raises:
+        RunClosed: when the run is finished already.
+        IllegalTransition: when it does not run.
+    """
+    _require(run, "complete", Status.RUNNING)
+    if run.failed_verdict_fails and run.verdict is not Verdict.PASSED and run.verdict is not Verdict.NONE:
+        headline = cut(failure_headline(run) or f"verdict {run.verdict}", chars_max=limits.FAILURE_SUMMARY_CHARS_MAX)
+        return [
+            Failed(
+                finished_at=finished_at,
+                error=headline,
+                error_category="verdict",
+                failure_summary=headline,
+                duration_ms=duration_ms,
+            )
+        ]
+    return [Completed(finished_at=finished_at, output_ref=output_ref, duration_ms=duration_ms)]
+
+
+def decide_fail(
+    run: RunState,
+    *,
+    error: str,
+    error_category: str | None,
+    failure_summary: str | None,
+    finished_at: datetime,
+    duration_ms: int | None,
+) -> Events:
+    """Fail a run that is not finished. The error and its headline are cut to their limits."""
+    _require_open(run)
+    headline = failure_summary or failure_headline(run) or error.strip().partition("\n")[0]
+    return [
+        Failed(
+            finished_at=finished_at,
+            error=cut(error, chars_max=limits.ERROR_CHARS_MAX),
+            error_category=error_category,
+            failure_summary=headline[: limits.FAILURE_SUMMARY_CHARS_MAX] or None,
+            duration_ms=duration_ms,
+        )
+    ]
+
+
+def decide_abort(
+    run: RunState,
+    *,
+    reason: str | None,
+    mode: str,
+    skipped: list[JsonObject],
+    finished_at: datetime,
+    duration_ms: int | None,
+) -> Events:
+    """End a run that is not finished, on purpose."""
+    _require_open(run)
+    return [Aborted(finished_at=finished_at, reason=reason, mode=mode, skipped=skipped, duration_ms=duration_ms)]
+
+
+def decide_delete(run: RunState, *, reason: str | None, now: datetime) -> Events:
+    """Put a run into the recycle bin; active runs are aborted first."""
+    _require_known(run)
+    if not run.is_terminal:
+        raise IllegalTransition(
+            run_id=run.run_id,
+            status=run.status,
+            command="delete",
+            why="an active run cannot go to the bin; abort it",
+        )
+    return [] if run.deleted_at is not None else [Deleted(deleted_at=now, reason=reason)]
+
+
+def decide_restore(run: RunState) -> Events:
+    """Take a run out of the recycle bin."""
+    _require_known(run)
+    return [] if run.deleted_at is None else [Restored()]
+
+
+def check_shard(run: RunState, shard: int) -> None:
+    """Check that a run has a shard of that number.
+
+    Raises:
+        InvalidInput: when it has not.
+    """
+    if not 0 <= shard < run.shards_cap:
+        shards = (
+            "is not cut into shards: only shard 0"
+            if run.shard_count is None
+            else f"has shards 0 to {run.shards_cap - 1}"
+        )
+        raise InvalidInput("shard", f"{shard} is no shard of run {run.run_id}, which {shards}.")
+
+
+def _require_known(run: RunState) -> None:
+    if run.version == 0:
+        raise RunNotFound(run.run_id)
+
+
+def _require_open(run: RunState) -> None:
+    _require_known(run)
+    if run.closed_version:
+        raise RunClosed(run_id=run.run_id, closed_version=run.closed_version)
+
+
+def _require_free(run: RunState) -> None:
+    if run.status is Status.RUNNING:
+        raise RunTaken(run_id=run.run_id, worker=run.worker, taken_version=run.taken_version)
+
+
+def _require(run: RunState, command: str, *statuses: Status) -> None:
+    _require_open(run)
+    if run.status not in statuses:
+        raise IllegalTransition(run_id=run.run_id, status=run.status, command=command)

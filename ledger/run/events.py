@@ -1,0 +1,270 @@
+"""Every event of a run: what happened, in the past tense.
+
+A payload carries its type as a tag, so that a stored payload can be read by itself. When a payload must change, the
+old struct stays here under its old name and tag, the new one gets the tag `<type>.<schema version>`, and `upcast` in
+`codec.py` turns old into new: old bytes stay readable for ever, and `tests/rules/golden/` holds bytes of every one.
+
+Fields with a default are left out of the bytes while they have it, so a new optional field changes no stored event.
+"""
+
+from datetime import datetime
+from typing import TypeAlias
+
+import msgspec
+
+from ledger.run.values import GateOutcome, JsonObject
+
+
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+    """Canonical bytes need sorted keys; the encoder sorts them."""
+
+
+class Enqueued(_Event, frozen=True, tag="enqueued"):
+    """A run was asked for. Everything that the folds need of its kind is in here, so none asks a configuration.
+
+    Attributes:
+        kind: What kind of work, such as `test` or `script.pull`.
+        enqueued_at: When; not before `not_before` it may start.
+        shard_count: Into how many slices it is cut; None when it is not.
+        total: How many results are expected; None when nobody knows.
+        phases: The order of its phases, when its kind declares one.
+        failed_verdict_fails: Whether completing with a failed verdict fails the run.
+        retry_of: The finished run that this one repeats.
+    """
+
+    kind: str
+    enqueued_at: datetime
+    project: str | None = None
+    input: JsonObject = {}
+    labels: dict[str, str] = {}
+    shard_count: int | None = None
+    total: int | None = None
+    priority: int = 0
+    not_before: datetime | None = None
+    attempts_max: int = 1
+    idempotency_key: str | None = None
+    exclusive_key: str | None = None
+    phases: list[str] = []
+    failed_verdict_fails: bool = False
+    parent_run_id: str | None = None
+    retry_of: str | None = None
+
+
+class Released(_Event, frozen=True, tag="released"):
+    """A scheduled run came due, or was promoted."""
+
+
+class Started(_Event, frozen=True, tag="started"):
+    """A worker began an attempt; attempts count from 1."""
+
+    attempt: int
+    started_at: datetime
+    worker: str
+
+
+class PhaseEntered(_Event, frozen=True, tag="phase_entered"):
+    phase: str
+
+
+class VersionResolved(_Event, frozen=True, tag="version_resolved"):
+    """The version of what is being built or tested became known."""
+
+    resolved_version: str
+
+
+class GateFinished(_Event, frozen=True, tag="gate_finished"):
+    """A quality gate of the run gave its outcome; the latest of a gate counts."""
+
+    gate: str
+    outcome: GateOutcome
+    summary: str | None = None
+    log_ref: str | None = None
+
+
+class ShardResultAppended(_Event, frozen=True, tag="shard_result_appended"):
+    """Results arrived. They count for their shard's attempt until a newer attempt supersedes it.
+
+    Attributes:
+        results: One object a result; `status` is always there.
+        shard: Which shard; None for results of no shard, such as tests left out before dispatch.
+        first_sequence: Number of the first result within the shard's attempt, from 0; a result whose number was
+            already seen does not count again. None: each counts.
+    """
+
+    results: list[JsonObject]
+    shard: int | None = None
+    shard_attempt: int = 1
+    first_sequence: int | None = None
+
+
+class StatsIncremented(_Event, frozen=True, tag="stats_incremented"):
+    """Anonymous counters moved. They exist beside the counts of results and, once used, are the run's figures."""
+
+    passed: int = 0
+    failed: int = 0
+    total: int = 0
+
+
+class ShardCompleted(_Event, frozen=True, tag="shard_completed"):
+    """A shard is done; None is the anonymous counter.
+
+    Attributes:
+        exit_code: What its process ended with, where it was one.
+    """
+
+    shard: int | None = None
+    shard_attempt: int = 1
+    exit_code: int | None = None
+
+
+class ShardRetried(_Event, frozen=True, tag="shard_retried"):
+    """A newer attempt of a shard began: what the older ones appended counts no more, and they may not append."""
+
+    shard: int
+    shard_attempt: int
+    reason: str | None = None
+
+
+class ArtifactRecorded(_Event, frozen=True, tag="artifact_recorded"):
+    name: str
+    uri: str
+    shard: int | None = None
+    media_type: str | None = None
+    size_bytes: int | None = None
+
+
+class LogAppended(_Event, frozen=True, tag="log_appended"):
+    """Lines of output, in the order of their source."""
+
+    lines: list[str]
+    source: str = "stdout"
+    level: str | None = None
+    shard: int | None = None
+
+
+class Annotated(_Event, frozen=True, tag="annotated"):
+    """Somebody added a note, or set labels (None takes one away)."""
+
+    note: str | None = None
+    labels: dict[str, str | None] = {}
+
+
+class AttemptFailed(_Event, frozen=True, tag="attempt_failed"):
+    """An attempt failed and the run goes back to the queue, or to the schedule until `retry_at`."""
+
+    error: str
+    error_category: str | None = None
+    retry_at: datetime | None = None
+
+
+class Interrupted(_Event, frozen=True, tag="interrupted"):
+    """Nobody works on the run any more: its lease was lost, or its host is gone."""
+
+    reason: str
+
+
+class Resumed(_Event, frozen=True, tag="resumed"):
+    """Somebody took an interrupted run up again, in the same attempt."""
+
+    worker: str
+
+
+class AbortRequested(_Event, frozen=True, tag="abort_requested"):
+    reason: str | None = None
+    deadline: datetime | None = None
+
+
+class FinalizationStarted(_Event, frozen=True, tag="finalization_started"):
+    """Somebody finalizes the run; a later one of these took over from an earlier."""
+
+    worker: str
+
+
+class Completed(_Event, frozen=True, tag="completed"):
+    """The run did its work. What its results say is the verdict, not this."""
+
+    finished_at: datetime
+    output_ref: str | None = None
+    duration_ms: int | None = None
+
+
+class Failed(_Event, frozen=True, tag="failed"):
+    finished_at: datetime
+    error: str
+    error_category: str | None = None
+    failure_summary: str | None = None
+    duration_ms: int | None = None
+
+
+class Aborted(_Event, frozen=True, tag="aborted"):
+    """The run was ended on purpose.
+
+    Attributes:
+        mode: `user`, `superseded`, `shutdown`, `deadline` …: why, for programs; `reason` is for people.
+        skipped: Results of the tests that never ran, counted with the results of no shard.
+    """
+
+    finished_at: datetime
+    reason: str | None = None
+    mode: str = "user"
+    skipped: list[JsonObject] = []
+    duration_ms: int | None = None
+
+
+class Deleted(_Event, frozen=True, tag="deleted"):
+    """The run went to the recycle bin."""
+
+    deleted_at: datetime
+    reason: str | None = None
+
+
+class Restored(_Event, frozen=True, tag="restored"):
+    """The run came back from the recycle bin."""
+
+
+class Purged(_Event, frozen=True, tag="purged"):
+    """The run's payloads were erased; its skeleton stays."""
+
+    reason: str | None = None
+
+
+RunEvent: TypeAlias = (
+    ShardResultAppended
+    | LogAppended
+    | StatsIncremented
+    | ShardCompleted
+    | Enqueued
+    | Started
+    | Completed
+    | Failed
+    | Aborted
+    | PhaseEntered
+    | VersionResolved
+    | GateFinished
+    | ShardRetried
+    | ArtifactRecorded
+    | Annotated
+    | Released
+    | AttemptFailed
+    | Interrupted
+    | Resumed
+    | AbortRequested
+    | FinalizationStarted
+    | Deleted
+    | Restored
+    | Purged
+)
+"""Every event, the frequent ones first: folds try them in this order."""
+
+EVENT_TYPES: tuple[type[RunEvent], ...] = RunEvent.__args__
+TERMINAL_EVENTS = (Completed, Failed, Aborted)
+
+
+def type_of(event: RunEvent | type[RunEvent]) -> str:
+    """Give an event's type: the tag without a schema version."""
+    return str(event.__struct_config__.tag).partition(".")[0]
+
+
+def schema_version_of(event: RunEvent | type[RunEvent]) -> int:
+    """Give the schema version of an event's payload, from 1."""
+    return int(str(event.__struct_config__.tag).partition(".")[2] or "1")

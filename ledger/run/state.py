@@ -1,0 +1,460 @@
+"""What a run is: the fold of its events.
+
+`evolve` is total: it takes every event in every order and never raises, because history is what it is. The rules
+about what may happen are in `commands.py` and guard the way in. An event of an unknown run's stream, a second
+terminal event or a late result of an old attempt cannot get into the log; were one there, the fold would ignore it.
+"""
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Final, assert_never
+
+import msgspec
+
+from ledger.run.codec import RecordedRunEvent
+from ledger.run.events import (
+    Aborted,
+    AbortRequested,
+    Annotated,
+    ArtifactRecorded,
+    AttemptFailed,
+    Completed,
+    Deleted,
+    Enqueued,
+    Failed,
+    FinalizationStarted,
+    GateFinished,
+    Interrupted,
+    LogAppended,
+    PhaseEntered,
+    Purged,
+    Released,
+    Restored,
+    Resumed,
+    RunEvent,
+    ShardCompleted,
+    ShardResultAppended,
+    ShardRetried,
+    Started,
+    StatsIncremented,
+    VersionResolved,
+)
+from ledger.run.values import PASSED_RESULTS, SKIPPED_RESULTS, GateOutcome, JsonObject, Status, Verdict
+
+_DISPATCH_SKIPS: Final = frozenset({"over_budget", "skipped_no_impact"})
+"""Skip reasons of tests that were left out before dispatch: they survive every retry (Sentri's contract)."""
+
+
+class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """A run as lists show it: small, whatever the run has done.
+
+    Attributes:
+        version: Of its stream, up to which this is folded.
+        position: In the log, of its latest event.
+        passed: Results that count as passed; of the anonymous counters once those are used.
+        total: Expected results where the run said so, else the results so far.
+        statuses: How many results have each status, in the words of the results.
+        closed_version: Version of its terminal event; 0 while it is active.
+        updated_at: When its latest event was recorded.
+    """
+
+    run_id: str
+    kind: str = ""
+    project: str | None = None
+    status: Status = Status.QUEUED
+    verdict: Verdict = Verdict.NONE
+    phase: str | None = None
+    attempt: int = 0
+    attempts_max: int = 1
+    labels: dict[str, str] = {}
+    priority: int = 0
+    worker: str | None = None
+    shard_count: int | None = None
+    shards_completed: int = 0
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    total: int = 0
+    statuses: dict[str, int] = {}
+    artifact_count: int = 0
+    log_line_count: int = 0
+    error: str | None = None
+    error_category: str | None = None
+    failure_summary: str | None = None
+    output_ref: str | None = None
+    resolved_version: str | None = None
+    idempotency_key: str | None = None
+    exclusive_key: str | None = None
+    parent_run_id: str | None = None
+    retry_of: str | None = None
+    created_at: datetime | None = None
+    not_before: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+    duration_ms: int | None = None
+    updated_at: datetime | None = None
+    abort_requested_at: datetime | None = None
+    deleted_at: datetime | None = None
+    purged_at: datetime | None = None
+    version: int = 0
+    position: int = 0
+    closed_version: int = 0
+
+    @property
+    def id(self) -> str:
+        return self.run_id
+
+    @property
+    def is_terminal(self) -> bool:
+        return self.status.is_terminal
+
+
+class Tally(msgspec.Struct, omit_defaults=True):
+    """Results of one part of a run: how many of each status, and the sequence number to come."""
+
+    statuses: dict[str, int] = {}
+    next_sequence: int = 0
+
+
+class Shard(msgspec.Struct, omit_defaults=True):
+    """One slice of a run, at its newest attempt."""
+
+    attempt: int = 1
+    is_completed: bool = False
+    exit_code: int | None = None
+    results: Tally = msgspec.field(default_factory=Tally)
+
+
+class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A gate's latest outcome."""
+
+    gate: str
+    outcome: GateOutcome
+    summary: str | None = None
+    log_ref: str | None = None
+    version: int = 0
+
+
+class RunState(Run, kw_only=True, omit_defaults=True):
+    """A run with everything that decisions and further folding need.
+
+    Attributes:
+        shards: By their number, those of which anything is known.
+        unsharded: Results of no shard.
+        left_out: Results of tests that were left out before dispatch.
+        counted_passed: Passed results over all parts; `counted_failed` likewise.
+        stats_passed: The anonymous counter; `stats_failed` likewise. `stats_used`: whether they ever moved.
+        gates: By their name.
+        phases: The order of phases that the kind declared.
+        taken_version: Version of the latest `started` or `resumed`; 0 before.
+        finalizer: Who finalizes, since `finalization_started`.
+    """
+
+    shards: dict[int, Shard] = {}
+    keyed_completions: int = 0
+    anonymous_completions: int = 0
+    unsharded: Tally = msgspec.field(default_factory=Tally)
+    left_out: Tally = msgspec.field(default_factory=Tally)
+    counted_passed: int = 0
+    counted_failed: int = 0
+    stats_passed: int = 0
+    stats_failed: int = 0
+    stats_used: bool = False
+    expected_total: int | None = None
+    total_delta: int = 0
+    gates: dict[str, Gate] = {}
+    phases: list[str] = []
+    failed_verdict_fails: bool = False
+    taken_version: int = 0
+    finalizer: str | None = None
+
+    @property
+    def shards_cap(self) -> int:
+        """How many shards can complete: 1 when the run is not cut."""
+        return 1 if self.shard_count is None else self.shard_count
+
+
+_RUN_FIELDS: Final = Run.__struct_fields__
+
+
+def as_run(state: RunState) -> Run:
+    """Give the small part of a state."""
+    return Run(**{name: getattr(state, name) for name in _RUN_FIELDS})
+
+
+def initial(run_id: str) -> RunState:
+    """Give the state of a run of which no event is known: version 0."""
+    return RunState(run_id=run_id)
+
+
+def copy(state: RunState) -> RunState:
+    """Copy a state so that folding on leaves the original alone."""
+    return msgspec.convert(msgspec.to_builtins(state), RunState)
+
+
+def evolve(state: RunState, event: RecordedRunEvent) -> RunState:
+    """Give the state after one more event; the given state stays as it is."""
+    return fold(state, [event])
+
+
+def fold(state: RunState, events: Iterable[RecordedRunEvent]) -> RunState:
+    """Give the state after more events; the given state stays as it is."""
+    folded = copy(state)
+    for event in events:
+        apply(folded, event)
+    return folded
+
+
+def apply(state: RunState, event: RecordedRunEvent) -> None:
+    """Fold one event into a state that the caller owns: what `evolve` does, without the copy.
+
+    Projections fold millions of events; measured, a copy an event would be most of their work.
+    """
+    state.version = event.version
+    state.position = event.position
+    state.updated_at = event.recorded_at
+    if event.data is not None:  # the payload of a purged run is gone; what its rows said goes with it
+        _apply(state, event.data, event.version)
+
+
+def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C901 - one arm an event, none nested
+    match event:
+        case ShardResultAppended():
+            _append_results(state, event)
+        case LogAppended():
+            state.log_line_count += len(event.lines)
+        case StatsIncremented():
+            state.stats_passed += event.passed
+            state.stats_failed += event.failed
+            state.total_delta += event.total
+            state.stats_used = state.stats_used or bool(event.passed or event.failed)
+            _set_figures(state)
+        case ShardCompleted():
+            _complete_shard(state, event)
+        case Enqueued():
+            _enqueue(state, event)
+        case Started():
+            if event.attempt > 1:
+                _discard_attempt(state)
+            _run(state, event.worker, version)
+            state.attempt = event.attempt
+            state.started_at = state.started_at or event.started_at
+        case Resumed():
+            _run(state, event.worker, version)
+        case Completed():
+            if _close(state, Status.COMPLETED, version, event):
+                state.output_ref = event.output_ref
+                state.error = state.error_category = None
+        case Failed():
+            if _close(state, Status.FAILED, version, event):
+                state.error = event.error
+                state.error_category = event.error_category
+                state.failure_summary = event.failure_summary
+        case Aborted():
+            if _close(state, Status.ABORTED, version, event):
+                state.error = event.reason
+                state.error_category = event.mode
+                _tally(state, state.unsharded, event.skipped)
+                _set_figures(state)
+        case PhaseEntered():
+            state.phase = event.phase
+        case VersionResolved():
+            state.resolved_version = event.resolved_version
+        case GateFinished():
+            gate = Gate(event.gate, event.outcome, event.summary, event.log_ref, version)
+            state.gates = {**state.gates, event.gate: gate}
+            _set_figures(state)
+        case ShardRetried():
+            _shard_at(state, event.shard, event.shard_attempt)
+            _set_figures(state)
+        case ArtifactRecorded():
+            state.artifact_count += 1
+        case Annotated():
+            labels = {**state.labels, **event.labels}
+            state.labels = {name: value for name, value in sorted(labels.items()) if value is not None}
+        case Released():
+            state.status = Status.QUEUED
+        case AttemptFailed():
+            state.status = Status.QUEUED if event.retry_at is None else Status.SCHEDULED
+            state.not_before = event.retry_at
+            state.error, state.error_category = event.error, event.error_category
+            state.worker = None
+        case Interrupted():
+            state.status = Status.INTERRUPTED
+            state.error, state.error_category = event.reason, "interrupted"
+            state.worker = None
+        case AbortRequested():
+            state.abort_requested_at = state.abort_requested_at or state.updated_at
+        case FinalizationStarted():
+            state.finalizer = event.worker
+        case Deleted():
+            state.deleted_at = event.deleted_at
+        case Restored():
+            state.deleted_at = None
+        case Purged():
+            state.purged_at = state.updated_at
+        case _:
+            assert_never(event)
+
+
+def _enqueue(state: RunState, event: Enqueued) -> None:
+    is_later = event.not_before is not None and event.not_before > event.enqueued_at
+    state.status = Status.SCHEDULED if is_later else Status.QUEUED
+    state.kind = event.kind
+    state.project = event.project
+    state.labels = event.labels
+    state.priority = event.priority
+    state.shard_count = event.shard_count
+    state.attempts_max = event.attempts_max
+    state.idempotency_key = event.idempotency_key
+    state.exclusive_key = event.exclusive_key
+    state.parent_run_id = event.parent_run_id
+    state.retry_of = event.retry_of
+    state.created_at = event.enqueued_at
+    state.not_before = event.not_before
+    state.phases = event.phases
+    state.failed_verdict_fails = event.failed_verdict_fails
+    state.expected_total = event.total
+    state.total = event.total or 0
+
+
+def _run(state: RunState, worker: str, version: int) -> None:
+    state.taken_version = version
+    state.status = Status.RUNNING
+    state.worker = worker
+    state.error = state.error_category = None
+
+
+def _close(state: RunState, status: Status, version: int, event: Completed | Failed | Aborted) -> bool:
+    if state.closed_version:
+        return False
+    state.status = status
+    state.closed_version = version
+    state.finished_at = event.finished_at
+    state.duration_ms = event.duration_ms
+    if event.duration_ms is None and state.started_at is not None:
+        state.duration_ms = max(0, (event.finished_at - state.started_at) // timedelta(milliseconds=1))
+    return True
+
+
+def _append_results(state: RunState, event: ShardResultAppended) -> None:
+    if event.shard is None:
+        results = _unseen(state.unsharded, event)
+        left_out = [result for result in results if _is_left_out(result)]
+        if left_out:
+            results = [result for result in results if not _is_left_out(result)]
+            _tally(state, state.left_out, left_out)
+        _tally(state, state.unsharded, results)
+    else:
+        shard = _shard_at(state, event.shard, event.shard_attempt)
+        if shard is not None:
+            _tally(state, shard.results, _unseen(shard.results, event))
+    _set_figures(state)
+
+
+def _unseen(tally: Tally, event: ShardResultAppended) -> list[JsonObject]:
+    if event.first_sequence is None:
+        return event.results
+    unseen = event.results[max(0, tally.next_sequence - event.first_sequence) :]
+    tally.next_sequence = max(tally.next_sequence, event.first_sequence + len(event.results))
+    return unseen
+
+
+def _is_left_out(result: JsonObject) -> bool:
+    return result["status"] == "skipped" and result.get("skipReason") in _DISPATCH_SKIPS
+
+
+def _complete_shard(state: RunState, event: ShardCompleted) -> None:
+    if event.shard is None:
+        state.anonymous_completions += 1
+    else:
+        shard = _shard_at(state, event.shard, event.shard_attempt)
+        if shard is None or shard.is_completed:
+            return
+        shard.is_completed = True
+        shard.exit_code = event.exit_code
+        state.keyed_completions += 1
+    _set_figures(state)
+
+
+def _shard_at(state: RunState, number: int, attempt: int) -> Shard | None:
+    """Give the shard at an attempt, a newer one taking the place of what was there; None for an older one."""
+    shard = state.shards.get(number)
+    if shard is None:
+        shard = state.shards[number] = Shard(attempt=attempt)
+    elif attempt > shard.attempt:
+        _untally(state, shard.results)
+        state.keyed_completions -= shard.is_completed
+        shard = state.shards[number] = Shard(attempt=attempt)
+    return shard if attempt == shard.attempt else None
+
+
+def _discard_attempt(state: RunState) -> None:
+    """A run is tried anew: what its earlier attempt executed counts no more."""
+    for shard in state.shards.values():
+        _untally(state, shard.results)
+    _untally(state, state.unsharded)
+    state.shards = {}
+    state.unsharded = Tally()
+    state.keyed_completions = state.anonymous_completions = 0
+    state.stats_passed = state.stats_failed = 0
+    state.finalizer = None
+    _set_figures(state)
+
+
+def _tally(state: RunState, tally: Tally, results: Sequence[JsonObject]) -> None:
+    """Count results into one part of the run and into its sum."""
+    for result in results:
+        status = result["status"]
+        tally.statuses[status] = tally.statuses.get(status, 0) + 1
+        state.statuses[status] = state.statuses.get(status, 0) + 1
+        if status in PASSED_RESULTS:
+            state.counted_passed += 1
+        elif status in SKIPPED_RESULTS:
+            state.skipped += 1
+        else:
+            state.counted_failed += 1
+
+
+def _untally(state: RunState, tally: Tally) -> None:
+    for status, count in tally.statuses.items():
+        state.statuses[status] -= count
+        if not state.statuses[status]:
+            del state.statuses[status]
+        if status in PASSED_RESULTS:
+            state.counted_passed -= count
+        elif status in SKIPPED_RESULTS:
+            state.skipped -= count
+        else:
+            state.counted_failed -= count
+
+
+def _set_figures(state: RunState) -> None:
+    counted = state.counted_passed + state.counted_failed + state.skipped
+    state.total = (counted if state.expected_total is None else state.expected_total) + state.total_delta
+    if state.stats_used:
+        state.passed, state.failed = state.stats_passed, state.stats_failed
+    else:
+        state.passed, state.failed = state.counted_passed, state.counted_failed
+    state.shards_completed = min(state.shards_cap, state.keyed_completions + state.anonymous_completions)
+    state.verdict = _verdict(state)
+
+
+def _verdict(state: RunState) -> Verdict:
+    outcomes = {gate.outcome for gate in state.gates.values()}
+    if state.failed > 0 or GateOutcome.FAILED in outcomes:
+        return Verdict.FAILED
+    if GateOutcome.BLOCKED in outcomes:
+        return Verdict.BLOCKED
+    if state.passed > 0 or outcomes:
+        return Verdict.PASSED
+    return Verdict.NONE
+
+
+def failure_headline(state: RunState) -> str | None:
+    """Say why a verdict is failed: the earliest gate that is red, else how many results failed."""
+    red = [gate for gate in state.gates.values() if gate.outcome is GateOutcome.FAILED]
+    if red:
+        first = min(red, key=lambda gate: gate.version)
+        return f"{first.gate}: {first.summary or 'gate failed'}"
+    return f"{state.failed:,} of {state.total:,} results failed" if state.failed else None

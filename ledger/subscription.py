@@ -1,0 +1,75 @@
+"""A live reader of the log: catch up, then wait, with one cursor for both.
+
+The cursor is the position of the last event that was read, so there is no seam between what was and what comes: live
+delivery is the same read, made again when something wakes it. A lost wake-up costs at most one poll interval.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Self
+
+from ledger import limits
+from ledger.events import RunId
+from ledger.run.codec import RecordedRunEvent, decode_page
+from ledger.store import Store
+
+
+class Subscription:
+    """An iterator over events that waits for the next one until it is closed.
+
+    Args:
+        store: The log.
+        after: The position of the last event seen.
+        types: Only events of these types; None is all.
+        run_id: Only events of this run; None is all.
+
+    Attributes:
+        position: Of the last event that was delivered or passed over: what to remember, and to start after next time.
+    """
+
+    def __init__(self, store: Store, *, after: int, types: Sequence[str] | None, run_id: RunId | None) -> None:
+        self.position = after
+        self._store = store
+        self._types = None if types is None else frozenset(types)
+        self._run_id = run_id
+        self._closed = threading.Event()
+        self._listener = store.listen()  # before the first read: what commits in between wakes us
+        self._events = self._follow()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> RecordedRunEvent:
+        return next(self._events)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the subscription, from any thread: a waiting iteration stops."""
+        self._closed.set()
+        self._listener.close()
+
+    def _follow(self) -> Iterator[RecordedRunEvent]:
+        while not self._closed.is_set():
+            page = self._store.read_log(after_position=self.position, limit=limits.PAGE_EVENTS_MAX)
+            for event in decode_page(page.events):
+                self.position = event.position
+                if self._wants(event):
+                    yield event
+                    if self._closed.is_set():
+                        return
+            self.position = page.last_position
+            if not page.count:
+                self._listener.wait(limits.POLL_INTERVAL_S)
+
+    def _wants(self, event: RecordedRunEvent) -> bool:
+        return (self._types is None or event.type in self._types) and (
+            self._run_id is None or event.run_id == self._run_id
+        )
