@@ -1,6 +1,7 @@
 """What a log stores and hands out, whatever the events are about."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Generic, NamedTuple, NewType, TypeVar
 
@@ -91,7 +92,8 @@ class RecordedEvent(msgspec.Struct, Generic[Data], frozen=True, array_like=True,
         return self.envelope.schema_version
 
 
-class Page(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Page:
     """A stretch of the log in order, as stored bytes.
 
     Attributes:
