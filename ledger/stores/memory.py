@@ -6,7 +6,7 @@ Differs from its siblings: nothing is durable, and no other process sees it.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ledger.errors import EventIdReused, RunClosed, RunNotFound, ShardSuperseded, VersionConflict
 from ledger.events import EventId, NewEvent, Page, RunId, join_page
@@ -27,6 +27,8 @@ class MemoryStore:
         self.url = "memory:"
         self.lock = threading.RLock()
         """Held during every change; projections in memory share it."""
+        self.tables: dict[str, Any] = {}
+        """Tables of projections, by name; the log itself never looks at them."""
         self._appended = threading.Condition(self.lock)
         self._log: list[_Stored] = []
         self._streams: dict[RunId, list[_Stored]] = {}

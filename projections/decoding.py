@@ -1,0 +1,114 @@
+"""Reads the log as folds need it: the same events, without what no fold looks at.
+
+Of a result it keeps what it is counted by, of log lines only that they are there, of an envelope who and when: less to
+decode and a fraction of the memory. The slim events are subclasses of the ledger's own, with the same tags, so
+`ledger.run.state.apply` takes them as they are.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from functools import reduce
+from operator import or_
+from typing import Any, NotRequired, TypedDict, TypeVar, cast
+
+import msgspec
+
+from ledger.errors import InvariantBroken
+from ledger.run.codec import RecordedRunEvent
+from ledger.run.events import EVENT_TYPES, Enqueued, LogAppended, ShardResultAppended
+
+
+class _Counted(TypedDict):
+    status: str
+    skipReason: NotRequired[Any]
+
+
+class _Results(ShardResultAppended, frozen=True, kw_only=True, tag="shard_result_appended"):
+    results: list[_Counted]  # type: ignore[assignment]
+
+
+class _Lines(LogAppended, frozen=True, kw_only=True, tag="log_appended"):
+    lines: list[msgspec.Raw]  # type: ignore[assignment]
+
+
+class _Enqueued(Enqueued, frozen=True, kw_only=True, tag="enqueued"):
+    input: msgspec.Raw = msgspec.Raw(b"{}")  # type: ignore[assignment]
+
+
+_SLIM: dict[type, type] = {ShardResultAppended: _Results, LogAppended: _Lines, Enqueued: _Enqueued}
+_Payload = reduce(or_, [_SLIM.get(event, event) for event in EVENT_TYPES], None)
+
+
+class FoldEnvelope(msgspec.Struct, frozen=True, gc=False):
+    """The part of an envelope that folds use."""
+
+    recorded_at: datetime
+    run_id: str
+
+
+class FoldEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One event as a fold sees it.
+
+    Attributes:
+        position: Its place in the log.
+        version: Its place in its stream.
+        envelope: Whose it is, and when it was recorded.
+        data: The payload without what no fold looks at; None when it was erased.
+    """
+
+    position: int
+    version: int
+    envelope: FoldEnvelope
+    data: _Payload  # type: ignore[valid-type]
+
+    @property
+    def run_id(self) -> str:
+        return self.envelope.run_id
+
+    @property
+    def recorded_at(self) -> datetime:
+        return self.envelope.recorded_at
+
+    def as_recorded(self) -> RecordedRunEvent:
+        """Give it to the rules of a run: it has the attributes that they use, so nothing is copied."""
+        return cast(RecordedRunEvent, self)
+
+
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where one event stands; its payload is passed over."""
+
+    position: int
+    version: int
+    envelope: FoldEnvelope
+    data: msgspec.Raw
+
+    @property
+    def run_id(self) -> str:
+        return self.envelope.run_id
+
+    @property
+    def recorded_at(self) -> datetime:
+        return self.envelope.recorded_at
+
+
+_T = TypeVar("_T")
+
+
+def _reader(decode: Callable[[bytes], list[_T]]) -> Callable[[bytes], list[_T]]:
+    def read(events: bytes) -> list[_T]:
+        try:
+            return decode(events)
+        except msgspec.MsgspecError as exc:
+            raise InvariantBroken(
+                f"a page of the log cannot be read: {exc}. If a newer release wrote it, upgrade this one; if none did,"
+                " restore the database from a backup."
+            ) from exc
+
+    return read
+
+
+read_events = _reader(msgspec.json.Decoder(list[FoldEvent]).decode)
+"""Read a page's events in one call. Raises `InvariantBroken` when it holds what this release does not know."""
+
+read_places = _reader(msgspec.json.Decoder(list[Place]).decode)
+"""Read where a page's events stand, whatever is in them."""

@@ -1,0 +1,365 @@
+"""Keeps projections equal to the log: catch up, rebuild, verify, and how far behind they are.
+
+Why a catch-up does not wait for slow transactions. Positions are handed out before commits, so an event can appear
+below one that was read already. `read_log` gives what is committed now (`unsettled=True`) and tells up to where
+nothing can appear any more. Within one stream nothing appears below what was read: version n + 1 is made after
+version n has committed. So a row takes an event exactly when it is the next version of its run, whatever is missing
+between other runs' events, and an event that is read again is passed over by the same rule. Only the checkpoint
+waits: it stays at or below what had settled when the first unsettled event was read, so that whatever appears below
+later is read by the next catch-up. The checkpoint is always the position of an event that was read, never the
+settled position itself: after a crash a sequence may give positions again that nobody committed.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final
+
+from ledger import limits
+from ledger.api import Ledger
+from ledger.errors import InvalidInput, SchemaMismatch, StoreBusy
+from ledger.events import RunId
+from ledger.store import Store
+from projections.decoding import FoldEvent, read_events, read_places
+from projections.projection import Checkpoint, HasVersion, Lag, Projection, Verification
+from projections.runs import RUNS
+from projections.stores import open_run_tables
+from projections.tables import Tables, Writing
+
+Progress = Callable[[int, int], None]
+"""Is told the position that was reached and the head's."""
+
+PAGE_EVENTS: Final = 2_000
+"""Events folded in one step: bounds memory, and how long one transaction holds up others."""
+ROWS_HELD_MAX: Final = 2_000
+"""Rows that a rebuild holds in memory; the least recently used go to their table."""
+ROWS_WRITTEN_MAX: Final = 1_000
+"""Rows that a rebuild writes or deletes in one transaction."""
+ROWS_VERIFIED: Final = 200
+"""Rows that `verify` reads at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Registered:
+    projection: Projection[Any, Any]
+    open_tables: Callable[[Store], Tables[Any, Any]]
+
+
+_REGISTRY: Final = {RUNS.name: _Registered(RUNS, open_run_tables)}
+
+PROJECTIONS: Final = tuple(_REGISTRY)
+"""The names of all projections."""
+
+
+def catch_up(log: Ledger, name: str = RUNS.name) -> int:
+    """Fold what is new in the log into a projection's rows.
+
+    Args:
+        log: The ledger.
+        name: Which projection.
+
+    Returns:
+        The live generation; its rows hold every event that was committed before the call. 0 while there is none.
+
+    Raises:
+        InvalidInput: when there is no such projection.
+        SchemaMismatch: when the rows were folded by another release; `rebuild` makes them anew.
+    """
+    projection, tables = _projection(log, name)
+    while True:
+        generation = _catch_up_from(log.store, projection, tables, tables.checkpoint())
+        if generation is not None:
+            return generation
+
+
+def _catch_up_from(
+    store: Store, projection: Projection[Any, Any], tables: Tables[Any, Any], start: Checkpoint
+) -> int | None:
+    """Catch up from a checkpoint; None when it is not the live one any more, to start anew."""
+    if start.generation:
+        _require_same_fold(projection, start)
+    for events, settled_to in _tail(store, start.position):
+        if not start.generation or not _holds(tables, start, events, settled_to):
+            with tables.writing() as writing:
+                if writing.checkpoint.generation != start.generation or writing.checkpoint.position < start.position:
+                    return None
+                _apply(projection, writing, events, settled_to)
+    return start.generation
+
+
+def _tail(store: Store, position: int) -> Iterator[tuple[list[FoldEvent], int]]:
+    """Read on to the end of the log: events, and up to which of them the checkpoint may move.
+
+    Once a page held unsettled events, later pages may not move it either: what appears below them was not read.
+    """
+    settled_position: int | None = None
+    while True:
+        page = store.read_log(after_position=position, limit=PAGE_EVENTS, unsettled=True)
+        if not page.count:
+            return
+        events = read_events(page.events)
+        if settled_position is None and page.settled_position < page.last_position:
+            settled_position = page.settled_position
+        if settled_position is None:
+            yield events, page.last_position
+        else:
+            yield events, max((e.position for e in events if e.position <= settled_position), default=0)
+        if not page.more:
+            return
+        position = page.last_position
+
+
+def _holds(tables: Tables[Any, Any], start: Checkpoint, events: Sequence[FoldEvent], settled_to: int) -> bool:
+    """Tell whether these events are in the rows and the checkpoint cannot move: a slow writer holds it back.
+
+    Without looking, every read in that time would write.
+    """
+    if settled_to > start.position:
+        return False
+    versions = tables.versions(start.generation, list({event.run_id for event in events}))
+    return all(event.version <= versions.get(event.run_id, 0) for event in events)
+
+
+def _apply(
+    projection: Projection[Any, Any], writing: Writing[Any, Any], events: Sequence[FoldEvent], settled_to: int
+) -> None:
+    """Fold events into the live rows. Another process may have been first with some or all of them."""
+    generation = writing.checkpoint.generation
+    rows = writing.load(generation, list({event.run_id for event in events}))
+    changed = _fold_next(projection, rows, events)
+    writing.save(generation, [projection.store(rows[run_id]) for run_id in changed])
+    if settled_to > writing.checkpoint.position:
+        writing.move(settled_to)
+
+
+def _fold_next(projection: Projection[Any, Any], rows: dict[str, Any], events: Sequence[FoldEvent]) -> dict[str, None]:
+    """Fold each event that is the next version of its run; give the runs that changed, in that order."""
+    changed: dict[str, None] = {}
+    for event in events:
+        run_id = event.run_id
+        row = rows.get(run_id)
+        if event.version == (0 if row is None else row.version) + 1:
+            rows[run_id] = projection.fold(row, event)
+            changed[run_id] = None
+    return changed
+
+
+def rebuild(log: Ledger, name: str = RUNS.name, *, progress: Progress | None = None) -> int:
+    """Make a projection's rows anew from the log, beside the live ones, then go over to them.
+
+    Readers and writers go on meanwhile; memory does not grow with the log. Safe to break off at any point: what is
+    left behind is cleaned away by the next rebuild.
+
+    Args:
+        log: The ledger.
+        name: Which projection.
+        progress: Called after each step with the position reached and the head's.
+
+    Returns:
+        The new generation.
+
+    Raises:
+        InvalidInput: when there is no such projection.
+        StoreBusy: when another rebuild of it is under way, or took over.
+    """
+    projection, tables = _projection(log, name)
+    with tables.rebuilding():
+        with tables.writing() as writing:
+            generation = max(tables.newest_generation(), writing.checkpoint.generation) + 1
+            writing.build(generation)
+        _discard(tables, below=generation)
+        _Rebuild(projection, tables, generation).run(log.store, progress or _no_progress)
+        _discard(tables, below=generation)
+    return generation
+
+
+def _discard(tables: Tables[Any, Any], *, below: int) -> None:
+    while tables.discard(below=below, rows_max=ROWS_WRITTEN_MAX):
+        pass
+
+
+def _no_progress(position: int, head: int) -> None:
+    pass
+
+
+class _Rebuild:
+    """One rebuild under way.
+
+    It holds rows by run, those that were used longest ago first, and none of them is in the table as it is here:
+    what is written is let go. A run that comes back is loaded again.
+    """
+
+    def __init__(self, projection: Projection[Any, Any], tables: Tables[Any, Any], generation: int) -> None:
+        self._projection = projection
+        self._tables = tables
+        self._generation = generation
+        self._rows: dict[str, Any] = {}
+        self._fresh: set[str] = set()  # those of the rows that have none in the table, which are written faster
+        self._position = 0
+
+    def run(self, store: Store, progress: Progress) -> None:
+        """Fold the settled log, then what is left of it, and go live."""
+        more = True
+        while more:
+            page = store.read_log(after_position=self._position, limit=PAGE_EVENTS)
+            self._fold(read_events(page.events))
+            self._position, more = page.last_position, page.more
+            progress(self._position, max(self._position, page.settled_position))
+        for events, settled_to in _tail(store, self._position):
+            self._fold(events)
+            self._position = max(self._position, settled_to)
+        self._write_until(ROWS_WRITTEN_MAX)
+        with self._turn() as writing:
+            self._write(writing, list(self._rows))
+            writing.go_live(self._generation, version=self._projection.version, position=self._position)
+        progress(self._position, self._position)
+
+    def _fold(self, events: Sequence[FoldEvent]) -> None:
+        rows = self._take(events)
+        known = set(rows)
+        changed = _fold_next(self._projection, rows, events)
+        self._fresh.update(run_id for run_id in changed if run_id not in known)
+        self._rows.update(rows)
+        self._write_until(ROWS_HELD_MAX)
+
+    def _take(self, events: Sequence[FoldEvent]) -> dict[str, Any]:
+        """Take the rows that events need out of memory or the table; they go back as those used last."""
+        taken: dict[str, Any] = {}
+        first_versions = {event.run_id: event.version for event in reversed(events)}
+        for run_id in first_versions:
+            if run_id in self._rows:
+                taken[run_id] = self._rows.pop(run_id)
+        missing = [run_id for run_id, version in first_versions.items() if version > 1 and run_id not in taken]
+        if missing:
+            taken.update(self._tables.load(self._generation, missing))
+        return taken
+
+    def _write_until(self, held_max: int) -> None:
+        """Write those rows that were used longest ago, until few enough are held."""
+        while len(self._rows) > held_max:
+            count = min(ROWS_WRITTEN_MAX, len(self._rows) - held_max)
+            with self._turn() as writing:
+                self._write(writing, list(islice(self._rows, count)))
+
+    def _write(self, writing: Writing[Any, Any], run_ids: Sequence[str]) -> None:
+        rows = [self._projection.store(self._rows.pop(run_id)) for run_id in run_ids]
+        writing.add(self._generation, [row for row in rows if row.run_id in self._fresh])
+        writing.save(self._generation, [row for row in rows if row.run_id not in self._fresh])
+        self._fresh.difference_update(run_ids)
+
+    @contextmanager
+    def _turn(self) -> Iterator[Writing[Any, Any]]:
+        with self._tables.writing() as writing:
+            if writing.checkpoint.building != self._generation:
+                raise StoreBusy(
+                    f"this rebuild of `{self._projection.name}` lost its turn to a later one, which goes on;"
+                    " the live rows are as they were. Wait for the other."
+                )
+            yield writing
+
+
+def verify(log: Ledger, name: str = RUNS.name) -> Verification:
+    """Fold every run again and compare with its row.
+
+    Each row is compared with its run's events up to the row's own version, so writers and readers may go on; memory
+    does not grow with the log.
+
+    Args:
+        log: The ledger.
+        name: Which projection.
+
+    Returns:
+        What was found; true in a condition when all is equal.
+
+    Raises:
+        InvalidInput: when there is no such projection.
+        SchemaMismatch: when the rows were folded by another release.
+    """
+    projection, tables = _projection(log, name)
+    while True:
+        generation = catch_up(log, name)
+        position = tables.checkpoint().position
+        missing = _missing(log.store, tables, generation, up_to=position)
+        checked, extra, differing = _compare(log.store, projection, tables, generation)
+        if tables.checkpoint().generation == generation:
+            return Verification(checked, tuple(missing), tuple(extra), tuple(differing))
+
+
+def _missing(store: Store, tables: Tables[Any, Any], generation: int, *, up_to: int) -> Iterator[str]:
+    position, more = 0, True
+    while more and position < up_to:
+        page = store.read_log(after_position=position, limit=limits.PAGE_EVENTS_MAX)
+        begun = [place.run_id for place in read_places(page.events) if place.version == 1 and place.position <= up_to]
+        known = tables.versions(generation, begun)
+        yield from (run_id for run_id in begun if run_id not in known)
+        position, more = page.last_position, page.more
+
+
+def _compare(
+    store: Store, projection: Projection[Any, Any], tables: Tables[Any, Any], generation: int
+) -> tuple[int, list[str], list[str]]:
+    checked, after = 0, ""
+    extra: list[str] = []
+    differing: list[str] = []
+    while rows := tables.scan(generation, after_run_id=after, limit=ROWS_VERIFIED):
+        for stored in rows:
+            row = _refold(store, projection, stored)
+            if row is None:
+                extra.append(stored.run_id)
+            elif projection.store(row) != stored:
+                differing.append(stored.run_id)
+        checked += len(rows)
+        after = rows[-1].run_id
+    return checked, extra, differing
+
+
+def _refold(store: Store, projection: Projection[Any, Any], stored: HasVersion) -> Any | None:
+    """Fold a run up to the version of its row; None when it has no events."""
+    row, version, more = None, 0, True
+    while more and version < stored.version:
+        limit = min(PAGE_EVENTS, stored.version - version)
+        page = store.read_run(RunId(stored.run_id), after_version=version, limit=limit)
+        for event in read_events(page.events):
+            row = projection.fold(row, event)
+            version = event.version
+        more = page.more
+    return row
+
+
+def lag(log: Ledger, name: str = RUNS.name) -> Lag:
+    """Tell how far a projection's rows are behind the log.
+
+    Args:
+        log: The ledger.
+        name: Which projection.
+
+    Raises:
+        InvalidInput: when there is no such projection.
+    """
+    _, tables = _projection(log, name)
+    checkpoint = position = tables.checkpoint().position
+    count, since, more = 0, None, True
+    while more:
+        page = log.store.read_log(after_position=position, limit=limits.PAGE_EVENTS_MAX, unsettled=True)
+        if since is None and page.count:
+            since = read_places(page.events)[0].recorded_at
+        position, more = page.last_position, page.more
+        count += page.count
+    return Lag(name, checkpoint, position, count, since)
+
+
+def _projection(log: Ledger, name: str) -> tuple[Projection[Any, Any], Tables[Any, Any]]:
+    registered = _REGISTRY.get(name)
+    if registered is None:
+        raise InvalidInput("name", f"{name!r} is no projection: {', '.join(_REGISTRY)} is.")
+    return registered.projection, registered.open_tables(log.store)
+
+
+def _require_same_fold(projection: Projection[Any, Any], checkpoint: Checkpoint) -> None:
+    if checkpoint.version != projection.version:
+        raise SchemaMismatch(
+            f"the rows of `{projection.name}` were folded by version {checkpoint.version} of the projection, this"
+            f" release has version {projection.version}: make them anew with"
+            f" `runfold projection rebuild {projection.name}`."
+        )

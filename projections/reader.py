@@ -1,0 +1,166 @@
+"""`Runs`: reads about many runs, each as fresh as the log.
+
+A list, count or search first catches up, so it reflects every append that was committed before it began. When nothing
+is new, that is one look at the checkpoint and one at the log, without a lock or a write.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import Final, TypeVar, Unpack
+
+from ledger.api import Ledger
+from ledger.errors import RunNotFound
+from ledger.events import RunId
+from ledger.run.state import Run, RunState, apply, as_run, initial
+from ledger.run.values import check_integer, check_uuid
+from projections.decoding import read_events
+from projections.projector import PAGE_EVENTS, catch_up
+from projections.queries import (
+    ListedRun,
+    PageKey,
+    RunFilter,
+    RunFilters,
+    RunPage,
+    check_limit,
+    check_prefix,
+    lasting,
+    matches,
+    page_key,
+    run_filter,
+)
+from projections.queries import page_token as make_page_token
+from projections.runs import RUNS, decode_run, decode_state
+from projections.stores import open_run_tables
+
+_T = TypeVar("_T")
+
+FOUND_MAX: Final = 10
+"""Run ids that `find` gives at most: enough to name those that a prefix could mean."""
+_AS_OF_ROWS: Final = 200
+"""Rows looked at in one step of a list as of a moment."""
+
+
+class Runs:
+    """The runs of a ledger, for reading. Safe to use from any thread.
+
+    Args:
+        log: The ledger.
+    """
+
+    def __init__(self, log: Ledger) -> None:
+        self._log = log
+        self._tables = open_run_tables(log.store)
+
+    def get(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
+        """Give one run: its stored row, and the events since then folded onto it. Nothing is written.
+
+        Args:
+            run_id: The run.
+            at: As of this version or moment; None is now.
+
+        Raises:
+            InvalidInput: when the id is no UUID, or the moment has no time zone.
+            RunNotFound: when the run has no event up to there.
+        """
+        if at is not None:
+            return self._log.state(run_id, at=at)
+        run = RunId(check_uuid(run_id, field="run_id"))
+        stored = self._tables.state(run, version=RUNS.version)
+        state = self._fold_on(run, initial(run) if stored is None else decode_state(stored))
+        if state.version == 0:
+            raise RunNotFound(run)
+        return state
+
+    def list(self, *, limit: int = 50, page_token: str | None = None, **filters: Unpack[RunFilters]) -> RunPage:
+        """List runs, newest first.
+
+        Args:
+            limit: Rows of a page, 1 to `limits.LIST_ROWS_MAX`.
+            page_token: `next_page_token` of the page before, asked with the same filters; None is the first page.
+            **filters: Which runs; see `projections.queries.run_filter`.
+
+        Raises:
+            InvalidInput: when a filter, the limit or the token is none that can be asked.
+            SchemaMismatch: when the rows were folded by another release.
+        """
+        wanted = run_filter(**filters)
+        found = self._select(wanted, page_key(wanted, page_token), check_limit(limit) + 1)
+        runs = [run for _, run in found[:limit]]
+        return RunPage(runs, make_page_token(wanted, found[limit - 1][0]) if len(found) > limit else None)
+
+    def count(self, **filters: Unpack[RunFilters]) -> int:
+        """Count runs; see `list` for filters and errors."""
+        wanted = run_filter(**filters)
+        if wanted.at is not None:
+            return sum(1 for _ in self._as_of(wanted, None))
+        return self._fresh(lambda generation: self._tables.count(generation, wanted))
+
+    def find(self, prefix: str, *, limit: int = FOUND_MAX) -> Sequence[str]:
+        """Find run ids by how they begin; deleted runs are found as well.
+
+        Args:
+            prefix: The first characters, 1 to 36.
+            limit: How many to give at most; 2 tell whether a prefix is unique.
+
+        Returns:
+            The first ids in their order.
+
+        Raises:
+            InvalidInput: when no run id can begin like that.
+        """
+        check_prefix(prefix)
+        check_integer(limit, field="limit", at_least=1, at_most=FOUND_MAX)
+        return self._fresh(lambda generation: self._tables.find(generation, prefix, limit=limit))
+
+    def latest(self, **filters: Unpack[RunFilters]) -> Run | None:
+        """Give the newest run, or None when there is none; see `list` for filters and errors."""
+        found = self.list(limit=1, **filters).runs
+        return found[0] if found else None
+
+    def _fresh(self, read: Callable[[int], _T | None]) -> _T:
+        """Catch up and read; again when a rebuild went live in between, since its rows may be behind for a moment."""
+        while True:
+            found = read(catch_up(self._log))
+            if found is not None:
+                return found
+
+    def _select(self, wanted: RunFilter, after: PageKey | None, limit: int) -> Sequence[tuple[PageKey, Run]]:
+        if wanted.at is not None:
+            return tuple(islice(self._as_of(wanted, after), limit))
+        rows = self._fresh(lambda generation: self._tables.list(generation, wanted, after=after, limit=limit))
+        return [(row.key, decode_run(row.run)) for row in rows]
+
+    def _as_of(self, wanted: RunFilter, after: PageKey | None) -> Iterator[tuple[PageKey, Run]]:
+        """Give the runs as they were at a moment, one after the other.
+
+        What a run's later events cannot change narrows the rows down; a row that nothing has touched since is as it
+        was; only the others are folded from their events, so memory stays that of one run.
+        """
+        candidates = lasting(wanted)
+        more = True
+        while more:
+            rows = self._chunk(candidates, after)
+            for row in rows:
+                run = self._run_as_of(row, wanted)
+                if matches(wanted, run):
+                    yield row.key, run
+            more = len(rows) == _AS_OF_ROWS
+            after = rows[-1].key if rows else after
+
+    def _chunk(self, wanted: RunFilter, after: PageKey | None) -> Sequence[ListedRun]:
+        return self._fresh(lambda generation: self._tables.list(generation, wanted, after=after, limit=_AS_OF_ROWS))
+
+    def _run_as_of(self, row: ListedRun, wanted: RunFilter) -> Run:
+        if wanted.at is None or row.last_recorded_at <= wanted.at:
+            return decode_run(row.run)
+        return as_run(self._log.state(row.run_id, at=datetime.fromisoformat(wanted.at)))
+
+    def _fold_on(self, run: RunId, state: RunState) -> RunState:
+        more = True
+        while more:
+            page = self._log.store.read_run(run, after_version=state.version, limit=PAGE_EVENTS)
+            for event in read_events(page.events):
+                apply(state, event.as_recorded())
+            more = page.more
+        return state

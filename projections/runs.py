@@ -1,0 +1,117 @@
+"""The `runs` projection: one row a run, as lists show it.
+
+The fold is the ledger's own (`ledger.run.state.apply`), so a row can never say something else than a decision sees.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ledger.run.codec import encode_json, timestamp
+from ledger.run.state import Run, RunState, apply, as_run, initial
+from projections.decoding import FoldEvent
+
+
+@dataclass(slots=True)
+class RunRow:
+    """A run while it is folded.
+
+    Attributes:
+        state: The run.
+        first_recorded_at: When its first event was recorded.
+        last_recorded_at: The latest of all its events' times, which is not the last event's when clocks disagree.
+    """
+
+    state: RunState
+    first_recorded_at: datetime
+    last_recorded_at: datetime
+
+    @property
+    def run_id(self) -> str:
+        return self.state.run_id
+
+    @property
+    def version(self) -> int:
+        return self.state.version
+
+
+class StoredRun(NamedTuple):
+    """A row's columns, in the order of the tables, and its labels.
+
+    Attributes:
+        created_at: In the ledger's text format, as every time here; empty while it is not known.
+        run: Canonical JSON of the `Run`.
+        state: Canonical JSON of the `RunState`, to fold on from.
+        labels: Name and value, in the order of the names.
+    """
+
+    run_id: str
+    kind: str
+    project: str | None
+    status: str
+    verdict: str
+    parent_run_id: str | None
+    created_at: str
+    deleted_at: str | None
+    version: int
+    position: int
+    first_recorded_at: str
+    last_recorded_at: str
+    run: bytes
+    state: bytes
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+decode_run = msgspec.json.Decoder(Run).decode
+decode_state = msgspec.json.Decoder(RunState).decode
+
+
+@dataclass(frozen=True, slots=True)
+class RunsProjection:
+    """Folds events into `RunRow`s. Raise `version` with every change of the fold or of what is stored."""
+
+    name: str = "runs"
+    version: int = 1
+
+    def fold(self, row: RunRow | None, event: FoldEvent) -> RunRow:
+        """Fold one more event of the row's run; None before its first."""
+        recorded_at = event.envelope.recorded_at
+        if row is None:
+            row = RunRow(initial(event.run_id), recorded_at, recorded_at)
+        elif recorded_at > row.last_recorded_at:
+            row.last_recorded_at = recorded_at
+        apply(row.state, event.as_recorded())
+        return row
+
+    def store(self, row: RunRow) -> StoredRun:
+        """Give what the tables keep of a row."""
+        state = row.state
+        return StoredRun(
+            run_id=state.run_id,
+            kind=state.kind,
+            project=state.project,
+            status=state.status.value,
+            verdict=state.verdict.value,
+            parent_run_id=state.parent_run_id,
+            created_at="" if state.created_at is None else timestamp(state.created_at),
+            deleted_at=None if state.deleted_at is None else timestamp(state.deleted_at),
+            version=state.version,
+            position=state.position,
+            first_recorded_at=timestamp(row.first_recorded_at),
+            last_recorded_at=timestamp(row.last_recorded_at),
+            run=encode_json(as_run(state)),
+            state=encode_json(state),
+            labels=tuple(state.labels.items()),
+        )
+
+
+RUNS: Final = RunsProjection()
+
+
+def restore(state: bytes, *, first_recorded_at: str, last_recorded_at: str) -> RunRow:
+    """Give a row back as it was when it was stored, to fold on from."""
+    return RunRow(
+        decode_state(state), datetime.fromisoformat(first_recorded_at), datetime.fromisoformat(last_recorded_at)
+    )
