@@ -4,6 +4,7 @@ Adding one takes a pure module like `runs.py`, its tables in the three stores an
 catching up, rebuilding, verifying and measuring the lag come with that.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -40,8 +41,8 @@ class Projection(Protocol[Row, Stored_co]):
     def version(self) -> int:
         """Of the fold: a release that folds otherwise has another one, and the rows have to be rebuilt."""
 
-    def fold(self, row: Row | None, event: FoldEvent) -> Row:
-        """Fold one more event of the row's run; None before its first."""
+    def fold(self, row: Row | None, events: Sequence[FoldEvent]) -> Row:
+        """Fold the next events of the row's run and give the row: the given one, changed, or the first for None."""
 
     def store(self, row: Row) -> Stored_co:
         """Give what the tables keep of a row."""

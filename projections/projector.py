@@ -11,6 +11,7 @@ settled position itself: after a crash a sequence may give positions again that 
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -19,7 +20,7 @@ from typing import Any, Final
 from ledger import limits
 from ledger.api import Ledger
 from ledger.errors import InvalidInput, SchemaMismatch, StoreBusy
-from ledger.events import RunId
+from ledger.events import Page, RunId
 from ledger.store import Store
 from projections.decoding import FoldEvent, read_events, read_places
 from projections.projection import Checkpoint, HasVersion, Lag, Projection, Verification
@@ -134,15 +135,34 @@ def _apply(
 
 
 def _fold_next(projection: Projection[Any, Any], rows: dict[str, Any], events: Sequence[FoldEvent]) -> dict[str, None]:
-    """Fold each event that is the next version of its run; give the runs that changed, in that order."""
-    changed: dict[str, None] = {}
+    """Fold those events that come next in their runs; give the runs that changed."""
+    streams: dict[str, list[FoldEvent]] = {}
     for event in events:
-        run_id = event.run_id
+        run_id = event.envelope.run_id
+        if run_id in streams:
+            streams[run_id].append(event)
+        else:
+            streams[run_id] = [event]
+    changed: dict[str, None] = {}
+    for run_id, stream in streams.items():
         row = rows.get(run_id)
-        if event.version == (0 if row is None else row.version) + 1:
-            rows[run_id] = projection.fold(row, event)
+        following = _following(stream, 0 if row is None else row.version)
+        if following:
+            rows[run_id] = projection.fold(row, following)
             changed[run_id] = None
     return changed
+
+
+def _following(stream: Sequence[FoldEvent], version: int) -> Sequence[FoldEvent]:
+    """Give the events of one run that follow a version without a gap."""
+    if stream[0].version == version + 1 and stream[-1].version == version + len(stream):
+        return stream
+    following = []
+    for event in stream:
+        if event.version == version + 1:
+            following.append(event)
+            version = event.version
+    return following
 
 
 def rebuild(log: Ledger, name: str = RUNS.name, *, progress: Progress | None = None) -> int:
@@ -174,6 +194,21 @@ def rebuild(log: Ledger, name: str = RUNS.name, *, progress: Progress | None = N
     return generation
 
 
+def _settled_pages(store: Store) -> Iterator[Page]:
+    """Read the settled log page by page, one ahead: while a page is folded here, the database makes the next."""
+
+    def read(position: int) -> Page:
+        return store.read_log(after_position=position, limit=PAGE_EVENTS)
+
+    with ThreadPoolExecutor(1, "runfold-rebuild") as reader:
+        page = read(0)
+        while page.more:
+            following = reader.submit(read, page.last_position)
+            yield page
+            page = following.result()
+        yield page
+
+
 def _discard(tables: Tables[Any, Any], *, below: int) -> None:
     while tables.discard(below=below, rows_max=ROWS_WRITTEN_MAX):
         pass
@@ -200,11 +235,9 @@ class _Rebuild:
 
     def run(self, store: Store, progress: Progress) -> None:
         """Fold the settled log, then what is left of it, and go live."""
-        more = True
-        while more:
-            page = store.read_log(after_position=self._position, limit=PAGE_EVENTS)
+        for page in _settled_pages(store):
             self._fold(read_events(page.events))
-            self._position, more = page.last_position, page.more
+            self._position = page.last_position
             progress(self._position, max(self._position, page.settled_position))
         for events, settled_to in _tail(store, self._position):
             self._fold(events)
@@ -320,9 +353,9 @@ def _refold(store: Store, projection: Projection[Any, Any], stored: HasVersion) 
     while more and version < stored.version:
         limit = min(PAGE_EVENTS, stored.version - version)
         page = store.read_run(RunId(stored.run_id), after_version=version, limit=limit)
-        for event in read_events(page.events):
-            row = projection.fold(row, event)
-            version = event.version
+        events = read_events(page.events)
+        if events:
+            row, version = projection.fold(row, events), events[-1].version
         more = page.more
     return row
 

@@ -3,6 +3,7 @@
 The fold is the ledger's own (`ledger.run.state.apply`), so a row can never say something else than a decision sees.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, NamedTuple
@@ -22,19 +23,17 @@ class RunRow:
         state: The run.
         first_recorded_at: When its first event was recorded.
         last_recorded_at: The latest of all its events' times, which is not the last event's when clocks disagree.
+        version: The state's; here too because it is asked for at every event.
     """
 
     state: RunState
     first_recorded_at: datetime
     last_recorded_at: datetime
+    version: int = 0
 
     @property
     def run_id(self) -> str:
         return self.state.run_id
-
-    @property
-    def version(self) -> int:
-        return self.state.version
 
 
 class StoredRun(NamedTuple):
@@ -43,7 +42,7 @@ class StoredRun(NamedTuple):
     Attributes:
         created_at: In the ledger's text format, as every time here; empty while it is not known.
         run: Canonical JSON of the `Run`.
-        state: Canonical JSON of the `RunState`, to fold on from.
+        state: JSON of the `RunState`, to fold on from; see `encode_state`.
         labels: Name and value, in the order of the names.
     """
 
@@ -64,6 +63,10 @@ class StoredRun(NamedTuple):
     labels: tuple[tuple[str, str], ...] = ()
 
 
+encode_state = msgspec.json.Encoder().encode
+"""Bytes of a state. Its keys stand in the order in which the run's own events brought them, and folding on from these
+bytes keeps that order, so one stream has one state in bytes. (Sorting refuses the numbers of shards as keys.)"""
+
 decode_run = msgspec.json.Decoder(Run).decode
 decode_state = msgspec.json.Decoder(RunState).decode
 
@@ -75,14 +78,16 @@ class RunsProjection:
     name: str = "runs"
     version: int = 1
 
-    def fold(self, row: RunRow | None, event: FoldEvent) -> RunRow:
-        """Fold one more event of the row's run; None before its first."""
-        recorded_at = event.envelope.recorded_at
+    def fold(self, row: RunRow | None, events: Sequence[FoldEvent]) -> RunRow:
+        """Fold the next events of the row's run and give the row: the given one, changed, or the first for None."""
         if row is None:
-            row = RunRow(initial(event.run_id), recorded_at, recorded_at)
-        elif recorded_at > row.last_recorded_at:
-            row.last_recorded_at = recorded_at
-        apply(row.state, event.as_recorded())
+            first = events[0]
+            row = RunRow(initial(first.run_id), first.recorded_at, first.recorded_at)
+        row.last_recorded_at = max(row.last_recorded_at, *[event.envelope.recorded_at for event in events])
+        state = row.state
+        for event in events:
+            apply(state, event.as_recorded())
+        row.version = state.version
         return row
 
     def store(self, row: RunRow) -> StoredRun:
@@ -102,7 +107,7 @@ class RunsProjection:
             first_recorded_at=timestamp(row.first_recorded_at),
             last_recorded_at=timestamp(row.last_recorded_at),
             run=encode_json(as_run(state)),
-            state=encode_json(state),
+            state=encode_state(state),
             labels=tuple(state.labels.items()),
         )
 
@@ -112,6 +117,10 @@ RUNS: Final = RunsProjection()
 
 def restore(state: bytes, *, first_recorded_at: str, last_recorded_at: str) -> RunRow:
     """Give a row back as it was when it was stored, to fold on from."""
+    decoded = decode_state(state)
     return RunRow(
-        decode_state(state), datetime.fromisoformat(first_recorded_at), datetime.fromisoformat(last_recorded_at)
+        decoded,
+        datetime.fromisoformat(first_recorded_at),
+        datetime.fromisoformat(last_recorded_at),
+        decoded.version,
     )

@@ -76,7 +76,7 @@ class SqliteRuns:
     def scan(self, generation: int, *, after_run_id: str, limit: int) -> Sequence[StoredRun]:
         with self._store.reading() as connection:
             rows = _rows(connection, _SCAN, (generation, after_run_id, limit))
-        return [StoredRun(*row[:-1], _labels(row[-1])) for row in rows]
+        return [StoredRun._make((*row[:-1], _labels(row[-1]))) for row in rows]
 
     def state(self, run_id: str, *, version: int) -> bytes | None:
         with self._store.reading() as connection:

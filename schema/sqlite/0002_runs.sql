@@ -4,8 +4,8 @@
 -- * A rebuild fills the next generation beside the live one, then changes the number in `projections`: readers go from
 --   one whole to another whole, never through a half. Rows of other generations are leftovers.
 -- * `position` in `projections` is the checkpoint: every event up to there is in the rows. Rows may know later ones.
--- * `run` and `state` are canonical JSON: what lists show, and what folding on needs. `state` comes last because it can
---   be long, and lists do not read it.
+-- * `run` and `state` are JSON, the same bytes for the same events: what lists show, and what folding on needs. `state`
+--   comes last because it can be long, and lists do not read it.
 -- * Times are text in the ledger's one format, which sorts as time; `created_at` is empty while it is not known.
 -- * Every index of a list ends with `deleted_at`, so that counting and passing over deleted runs needs no row.
 
