@@ -40,9 +40,9 @@ _Payload = reduce(or_, [_SLIM.get(event, event) for event in EVENT_TYPES], None)
 
 
 class FoldEnvelope(msgspec.Struct, frozen=True, gc=False):
-    """The part of an envelope that folds use."""
+    """The part of an envelope that folds use; times stay text, which sorts as time."""
 
-    recorded_at: datetime
+    recorded_at: str
     run_id: str
 
 
@@ -67,7 +67,7 @@ class FoldEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def recorded_at(self) -> datetime:
-        return self.envelope.recorded_at
+        return datetime.fromisoformat(self.envelope.recorded_at)
 
     def as_recorded(self) -> RecordedRunEvent:
         """Give it to the rules of a run: it has the attributes that they use, so nothing is copied."""
@@ -88,7 +88,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @property
     def recorded_at(self) -> datetime:
-        return self.envelope.recorded_at
+        return datetime.fromisoformat(self.envelope.recorded_at)
 
 
 _T = TypeVar("_T")

@@ -33,7 +33,7 @@ Progress = Callable[[int, int], None]
 
 PAGE_EVENTS: Final = 2_000
 """Events folded in one step: bounds memory, and how long one transaction holds up others."""
-ROWS_HELD_MAX: Final = 2_000
+ROWS_HELD_MAX: Final = 1_500
 """Rows that a rebuild holds in memory; the least recently used go to their table."""
 ROWS_WRITTEN_MAX: Final = 1_000
 """Rows that a rebuild writes or deletes in one transaction."""

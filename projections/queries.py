@@ -17,6 +17,7 @@ from ledger.errors import InvalidInput
 from ledger.run.codec import encode_json, timestamp
 from ledger.run.state import Run
 from ledger.run.values import Status, Verdict, check_integer, check_labels, check_text, check_time, check_uuid
+from projections.runs import created_text
 
 Deleted = Literal["exclude", "only", "include"]
 _DELETED: Final = ("exclude", "only", "include")
@@ -182,11 +183,6 @@ def matches(wanted: RunFilter, run: Run) -> bool:
         and (wanted.parent_run_id is None or run.parent_run_id == wanted.parent_run_id)
         and (wanted.deleted == "include" or (run.deleted_at is not None) == (wanted.deleted == "only"))
     )
-
-
-def created_text(run: Run) -> str:
-    """Give a run's place in the order of lists, as text; empty while it is not known."""
-    return "" if run.created_at is None else timestamp(run.created_at)
 
 
 def check_limit(limit: int) -> int:

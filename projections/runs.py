@@ -5,13 +5,12 @@ The fold is the ledger's own (`ledger.run.state.apply`), so a row can never say 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Final, NamedTuple
 
 import msgspec
 
 from ledger.run.codec import encode_json, timestamp
-from ledger.run.state import Run, RunState, apply, as_run, initial
+from ledger.run.state import Run, RunState, apply, initial
 from projections.decoding import FoldEvent
 
 
@@ -21,14 +20,14 @@ class RunRow:
 
     Attributes:
         state: The run.
-        first_recorded_at: When its first event was recorded.
+        first_recorded_at: When its first event was recorded, in the ledger's text format.
         last_recorded_at: The latest of all its events' times, which is not the last event's when clocks disagree.
         version: The state's; here too because it is asked for at every event.
     """
 
     state: RunState
-    first_recorded_at: datetime
-    last_recorded_at: datetime
+    first_recorded_at: str
+    last_recorded_at: str = ""
     version: int = 0
 
     @property
@@ -82,7 +81,7 @@ class RunsProjection:
         """Fold the next events of the row's run and give the row: the given one, changed, or the first for None."""
         if row is None:
             first = events[0]
-            row = RunRow(initial(first.run_id), first.recorded_at, first.recorded_at)
+            row = RunRow(initial(first.run_id), first.envelope.recorded_at)
         row.last_recorded_at = max(row.last_recorded_at, *[event.envelope.recorded_at for event in events])
         state = row.state
         for event in events:
@@ -93,22 +92,23 @@ class RunsProjection:
     def store(self, row: RunRow) -> StoredRun:
         """Give what the tables keep of a row."""
         state = row.state
+        state_bytes = encode_state(state)
         return StoredRun(
-            run_id=state.run_id,
-            kind=state.kind,
-            project=state.project,
-            status=state.status.value,
-            verdict=state.verdict.value,
-            parent_run_id=state.parent_run_id,
-            created_at="" if state.created_at is None else timestamp(state.created_at),
-            deleted_at=None if state.deleted_at is None else timestamp(state.deleted_at),
-            version=state.version,
-            position=state.position,
-            first_recorded_at=timestamp(row.first_recorded_at),
-            last_recorded_at=timestamp(row.last_recorded_at),
-            run=encode_json(as_run(state)),
-            state=encode_state(state),
-            labels=tuple(state.labels.items()),
+            state.run_id,
+            state.kind,
+            state.project,
+            state.status.value,
+            state.verdict.value,
+            state.parent_run_id,
+            created_text(state),
+            None if state.deleted_at is None else timestamp(state.deleted_at),
+            state.version,
+            state.position,
+            row.first_recorded_at,
+            row.last_recorded_at,
+            encode_json(decode_run(state_bytes)),  # half the time of `as_run`: it is the fields that the bytes share
+            state_bytes,
+            tuple(state.labels.items()),
         )
 
 
@@ -118,9 +118,9 @@ RUNS: Final = RunsProjection()
 def restore(state: bytes, *, first_recorded_at: str, last_recorded_at: str) -> RunRow:
     """Give a row back as it was when it was stored, to fold on from."""
     decoded = decode_state(state)
-    return RunRow(
-        decoded,
-        datetime.fromisoformat(first_recorded_at),
-        datetime.fromisoformat(last_recorded_at),
-        decoded.version,
-    )
+    return RunRow(decoded, first_recorded_at, last_recorded_at, decoded.version)
+
+
+def created_text(run: Run) -> str:
+    """Give a run's place in the order of lists, as text; empty while it is not known."""
+    return "" if run.created_at is None else timestamp(run.created_at)
