@@ -147,11 +147,11 @@ def _statuses(status: str | Iterable[str] | None) -> tuple[Status, ...]:
         return ()
     if not isinstance(status, str | Iterable):
         raise InvalidInput("status", f"is {type(status).__name__}; a status or a list of them is needed.")
-    wanted = {status} if isinstance(status, str) else set(status)
-    unknown = wanted.difference(Status)
+    words = [status] if isinstance(status, str) else list(status)
+    unknown = [word for word in words if not isinstance(word, str) or word not in tuple(Status)]
     if unknown:
-        raise InvalidInput("status", f"{min(map(repr, unknown))} is none of: {', '.join(Status)}.")
-    return tuple(sorted(Status(word) for word in wanted))
+        raise InvalidInput("status", f"{unknown[0]!r} is none of: {', '.join(Status)}.")
+    return tuple(sorted({Status(word) for word in words}))
 
 
 def _verdict(verdict: str) -> Verdict:

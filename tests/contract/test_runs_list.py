@@ -156,6 +156,7 @@ def test_list_when_filters_are_combined_at_random(log: Ledger, clock: Clock) -> 
         {"status": "passed"},
         {"status": ["queued", "nowhere"]},
         {"status": 3},
+        {"status": [["queued"]]},
         {"verdict": "fine"},
         {"labels": {"": "main"}},
         {"labels": {"branch": None}},
