@@ -792,10 +792,7 @@ class Ledger:
             RunNotFound: when it has no event up to there.
         """
         run = self._run_id(run_id)
-        if at is None:
-            state = load(self.store, run, self._cache)
-        else:
-            state = fold(initial(run), self.read(run, up_to=at))
+        state = load(self.store, run, self._cache) if at is None else fold(initial(run), self.read(run, up_to=at))
         if state.version == 0:
             raise RunNotFound(run)
         return state
