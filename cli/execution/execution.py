@@ -230,6 +230,7 @@ class Execution:
         if is_overdue:
             process.kill()
         if is_ended and (is_overdue or (process.is_silent and process.is_gone)):
+            process.kill()  # what was born while we looked
             process.close()
             self._guardian.forget(process.process_id)
             shard.end = self._pool.submit(self._finish, shard)
