@@ -1,5 +1,7 @@
 """A read of `runs` reflects every append that was committed before it began."""
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -7,6 +9,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+import ledger
 from ledger import Ledger, Status
 from ledger.envelope import SALT_BYTES
 from ledger.events import Page, RunId
@@ -111,6 +114,42 @@ def test_catch_up_when_many_threads_do_it_at_once(log: Ledger) -> None:
     assert [True] * 20 == seen
     assert 20 == Runs(log).count()
     assert verify(log)
+
+
+_WRITE_AND_LIST = """
+import sys
+import ledger
+from projections import Runs, rebuild
+
+with ledger.open(sys.argv[1]) as log:
+    for number in range(6):
+        run = log.enqueue("test", project=sys.argv[2])
+        log.start(run.id, worker="w1")
+        newest = Runs(log).list(project=sys.argv[2], limit=1).runs[0]
+        assert (newest.run_id, newest.status) == (run.id, "running"), newest
+        if number == 3:
+            try:
+                rebuild(log)
+            except ledger.StoreBusy:
+                pass
+"""
+
+
+def test_list_when_several_processes_write_read_and_rebuild(ledger_url: str) -> None:
+    """Each process sees what it wrote at once, whatever the others do to the rows in the meantime."""
+    if ledger_url == "memory:":
+        pytest.skip("no other process sees it")
+    with ledger.open(ledger_url, migrate=True) as log:
+        processes = [
+            subprocess.Popen([sys.executable, "-c", _WRITE_AND_LIST, ledger_url, f"p{number}"], stderr=subprocess.PIPE)
+            for number in range(3)
+        ]
+        errors = [process.communicate(timeout=120)[1].decode() for process in processes]
+
+        assert ["", "", ""] == errors
+        assert [0, 0, 0] == [process.returncode for process in processes]
+        assert 18 == Runs(log).count(status="running")
+        assert verify(log)
 
 
 def test_list_when_a_slow_transaction_commits_between_two_pages(log: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
