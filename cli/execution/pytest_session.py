@@ -9,6 +9,7 @@ Counts are pytest's own: a report is a result when pytest's summary counts it, i
 """
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
@@ -24,6 +25,7 @@ ERROR_CHARS_MAX: Final = 8_192
 """As the ledger cuts errors (`ledger.limits.ERROR_CHARS_MAX`), which is not imported in here."""
 RECORDER_END_S: Final = 45.0
 """How long a finished test run waits for its last results: a writer's longest wait for a locked file, and a margin."""
+ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def register(config: pytest.Config, environ: Mapping[str, str]) -> None:
@@ -52,6 +54,9 @@ class RecorderPipe:
         self.sent = 0
         self.trouble: str | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        # Whoever ends the test run tells its whole process group, and what the tests said before is still to be
+        # written. Blocked signals are inherited: the recorder is deaf from its first moment on, and we for a moment.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
             # -P: the directory that the tests run in may hold a folder named like one of our packages.
             self._process = subprocess.Popen(
@@ -63,6 +68,8 @@ class RecorderPipe:
             )
         except OSError as exc:
             self.trouble = f"its recorder did not start: {exc}"
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
     def send(self, result: Mapping[str, Any]) -> None:
         """Hand one result over. It is counted even when it cannot be handed over."""

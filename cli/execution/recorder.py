@@ -1,13 +1,13 @@
 """The process that records the results of one test run: `python -m cli.execution.recorder`.
 
 It reads one JSON object a line from its standard input and writes them to the ledger and the run that the environment
-names. `null`, or the end of the input, ends it: so what a test run reported before it was killed is kept. At the end
-it prints one JSON object: how many results are recorded, how many are lost, and why.
+names. The plugin starts it deaf to the signals that end a test run. `null`, or the end of the input, ends it: what a
+test run reported before it was killed is kept. At the end it prints one JSON object: how many results are recorded,
+how many are lost, and why.
 """
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Iterable
 from typing import TextIO
@@ -51,9 +51,6 @@ def _results(lines: Iterable[str]) -> Iterable[JsonObject]:
 
 def main(lines: TextIO = sys.stdin) -> None:
     """Record standard input."""
-    # Whoever ends the test run tells its whole process group; what the tests said before is still to be written.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     place = ShardEnvironment.read(os.environ)
     if place is None:
         sys.exit("the environment names no run: RUNFOLD_RUN_ID is not set. This is started by the pytest plugin.")
