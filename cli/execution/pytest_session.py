@@ -133,7 +133,8 @@ class ResultReporter:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a phase of a test when pytest counts it: its call, and a set-up or tear-down that says something."""
-        word = self._config.hook.pytest_report_teststatus(report=report, config=self._config)[0]
+        answer = self._config.hook.pytest_report_teststatus(report=report, config=self._config)
+        word = answer[0] if answer else _plain_word(report)
         if word in COUNTED_WORDS:
             self._send(word, report, report.duration, _skip_reason(report))
 
@@ -218,6 +219,11 @@ class Report(Protocol):
 
     @property
     def longreprtext(self) -> str: ...
+
+
+def _plain_word(report: pytest.TestReport) -> str:
+    """Give the word that pytest's own last answer has, which is missing with `-p no:terminal`."""
+    return "error" if report.failed and report.when != "call" else report.outcome
 
 
 def _skip_reason(report: pytest.TestReport | pytest.CollectReport) -> str | None:
