@@ -1,0 +1,48 @@
+# Everything a newcomer, a developer and CI run. Each target makes what it needs: only Python 3.11+, git and make are
+# asked for. uv comes from PyPI into .venv when it is not on the machine.
+
+PYTHON ?= python3
+VENV := .venv
+UV := $(shell command -v uv 2>/dev/null || echo $(VENV)/bin/uv)
+STAMP := $(VENV)/.synced
+
+.PHONY: help setup demo demo-full test check bench campaign docs build clean
+
+help:  ## Say what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^[^:]*:?([a-z-]+):.*## /\1\t/' | sort -u | expand -t 12
+
+$(STAMP): pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@command -v uv >/dev/null 2>&1 || test -x $(VENV)/bin/uv || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(UV) sync --frozen --inexact --all-extras --quiet
+	@touch $@
+
+setup: $(STAMP)  ## Make the virtual environment
+
+demo: $(STAMP)  ## Record a part of networkx's test suite in four shards (about a minute)
+	$(VENV)/bin/python docs/tutorial/demo.py
+
+demo-full: $(STAMP)  ## Record all of it
+	$(VENV)/bin/python docs/tutorial/demo.py --full
+
+test: $(STAMP)  ## Run the tests, PostgreSQL included
+	$(VENV)/bin/python -m pytest tests
+
+check: $(STAMP)  ## Run the lints: format, ruff, types, import contracts
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+
+bench: $(STAMP)  ## Measure, as ratios against peers and the raw databases
+	$(VENV)/bin/python tests/benchmarks/run.py
+
+campaign: $(STAMP)  ## Run the long forms of the fault and model tests
+	RUNFOLD_CAMPAIGN=1 $(VENV)/bin/python -m pytest tests --timeout=7200
+
+build: $(STAMP)  ## Build the wheel and the source distribution
+	$(UV) build --quiet
+
+clean:  ## Remove what was made
+	rm -rf $(VENV) dist .demo .mypy_cache .ruff_cache .hypothesis .import_linter_cache
