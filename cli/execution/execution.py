@@ -184,7 +184,7 @@ class Execution:
             splits_pytest=self._plan.splits_pytest,
             records_pytest=not has_files,
         )
-        writer = ResultWriter(self._log, self._run_id, shard=shard) if has_files else None
+        writer = ResultWriter(self._log, self._run_id, shard=shard, waits=True) if has_files else None
         files = None
         if writer is not None:
             files = FileResults(

@@ -5,11 +5,11 @@ with 1 (some with another small number) when tests failed. Such a run completes,
 say. Anything else fails the run: a code without failed results, a signal, or a shell's code for one (126 and up).
 """
 
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from cli.execution.shard_process import describe_exit
 from ledger.run.state import RunState
 from ledger.run.values import PASSED_RESULTS, SKIPPED_RESULTS, Status, Verdict
 
@@ -79,6 +79,16 @@ def failed_results(state: RunState, shard: int) -> int:
 def succeeded(state: RunState) -> bool:
     """Tell whether a run ended well: it completed, and nothing in it failed."""
     return state.status is Status.COMPLETED and state.verdict in (Verdict.PASSED, Verdict.NONE)
+
+
+def describe_exit(exit_code: int) -> str:
+    """Say in words what a command ended with."""
+    if exit_code >= 0:
+        return f"exited with code {exit_code}"
+    try:
+        return f"was ended by {signal.Signals(-exit_code).name}"
+    except ValueError:
+        return f"was ended by signal {-exit_code}"
 
 
 def _headline(end: ShardEnd, shard_count: int) -> str:

@@ -27,8 +27,10 @@ BATCH_RESULTS: Final = 100
 BATCH_CHARS: Final = 128 * 1024
 """Of text; a character takes up to six bytes in JSON, and an event at most `limits.PAYLOAD_BYTES_MAX`."""
 WAITING_RESULTS_MAX: Final = 100_000
-"""Results that wait for a ledger that is out of reach; more are given up and counted."""
+"""Results that wait for a ledger that is slow or out of reach."""
 RETRY_S: Final = 0.5
+TRY_S: Final = 120.0
+"""How long one batch is tried while the ledger is out of reach; then it is given up, and counted."""
 CLOSE_S: Final = 40.0
 """How long closing goes on trying: a little more than a writer waits for a locked SQLite file."""
 
@@ -82,17 +84,22 @@ class SequenceClaim:
 
 
 class ResultWriter:
-    """A background writer of one shard's results. `put` never blocks and never raises.
+    """A background writer of one shard's results. `put` never raises.
 
     Args:
         log: The ledger; used from the writer's thread.
         run_id: The run.
         shard: Which shard; None for results of no shard.
         shard_attempt: Which attempt of it.
+        waits: Whether `put` waits when `WAITING_RESULTS_MAX` wait already, as a reader of files can. Otherwise it
+            gives the result up, and counts it: tests shall not stand still because a ledger does.
     """
 
-    def __init__(self, log: Ledger, run_id: str, *, shard: int | None, shard_attempt: int = 1) -> None:
+    def __init__(
+        self, log: Ledger, run_id: str, *, shard: int | None, shard_attempt: int = 1, waits: bool = False
+    ) -> None:
         self._log = log
+        self._waits = waits
         self._run_id = run_id
         self._shard = shard
         self._shard_attempt = shard_attempt
@@ -109,6 +116,8 @@ class ResultWriter:
     def put(self, result: JsonObject) -> None:
         """Hand over one result: a flat object with a `status`."""
         with self._changed:
+            while self._waits and len(self._waiting) >= WAITING_RESULTS_MAX:
+                self._changed.wait(RETRY_S)
             if len(self._waiting) >= WAITING_RESULTS_MAX:
                 self._recording.lose(1, f"{WAITING_RESULTS_MAX:,} results wait for the ledger already")
                 return
@@ -116,13 +125,13 @@ class ResultWriter:
                 self._oldest_at = monotonic()
             self._waiting.append({key: clean(value) if type(value) is str else value for key, value in result.items()})
             if len(self._waiting) in (1, BATCH_RESULTS):
-                self._changed.notify()
+                self._changed.notify_all()
 
     def close(self) -> Recording:
         """Write what waits, give up what cannot be written within `CLOSE_S`, and say what became of all."""
         with self._changed:
             self._closing_at = monotonic()
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join()
         return self._recording
 
@@ -167,6 +176,7 @@ class ResultWriter:
                 batch.append(self._waiting.popleft())
             if self._waiting:
                 self._oldest_at = monotonic()
+            self._changed.notify_all()  # there is room again
             return batch
 
     def _write(self, batch: list[JsonObject]) -> None:
@@ -210,11 +220,14 @@ class ResultWriter:
 
     def _persist(self, call: Callable[[], _T]) -> _T:
         """Call until the ledger can be reached and the outcome is known; a repeated append counts once."""
+        began_at = monotonic()
         while True:
             try:
                 return call()
             except (StoreUnavailable, OutcomeUnknown):
-                if self._closing_at is not None and monotonic() - self._closing_at > CLOSE_S:
+                now = monotonic()
+                is_closed_long = self._closing_at is not None and now - self._closing_at > CLOSE_S
+                if is_closed_long or now - began_at > TRY_S:
                     raise
             with self._changed:
                 self._changed.wait(RETRY_S)

@@ -141,15 +141,5 @@ class ShardProcess:
         del self._open[descriptor]
 
 
-def describe_exit(exit_code: int) -> str:
-    """Say in words what a command ended with."""
-    if exit_code >= 0:
-        return f"exited with code {exit_code}"
-    try:
-        return f"was ended by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"was ended by signal {-exit_code}"
-
-
 def _text(line: bytes) -> str:
     return line.removesuffix(b"\r").decode(errors="replace")

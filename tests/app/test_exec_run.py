@@ -249,6 +249,23 @@ def test_exec_when_the_idempotency_key_was_used(tmp_path: Path) -> None:
     assert ([1, 1], "once\n") == (codes, (tmp_path / "done").read_text())
 
 
+def test_exec_when_the_idempotency_key_is_in_use(tmp_path: Path) -> None:
+    """Under the key of a run that somebody works on nothing is executed, and the worker is named."""
+    arguments = ("test", "--idempotency-key", "k1", "--", "sh", "-c", "echo once >>done; read line <pipe")
+    os.mkfifo(tmp_path / "pipe")
+    environ = {**os.environ, "RUNFOLD_URL": "sqlite:///runs.db"}
+    first = subprocess.Popen([*RUNFOLD, *arguments], cwd=tmp_path, env=environ, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "done")
+
+    second = runfold_exec(tmp_path, *arguments)
+    (tmp_path / "pipe").write_text("go\n")
+    first_code = first.wait(30)
+
+    assert (0, "once\n") == (first_code, (tmp_path / "done").read_text())
+    assert second.returncode != 0
+    assert f"is with worker {the_run(tmp_path).worker}" in second.stderr
+
+
 def test_exec_when_the_exclusive_key_is_taken(tmp_path: Path) -> None:
     """A second run under an exclusive key is refused by the name of the first; with supersede it takes its place."""
     first = subprocess.Popen(

@@ -207,6 +207,20 @@ def test_plugin_when_pytest_runs_twice_in_one_shard(recorded: Recorded) -> None:
     assert {"passed": 2} == recorded.log.state(recorded.run_id).statuses
 
 
+def test_plugin_when_the_run_is_not_cut(recorded: Recorded) -> None:
+    """Two variables are enough: without a shard's number the results are of no shard."""
+    (recorded.folder / "test_a.py").write_text("def test_a(): pass\n")
+    environ = recorded.environ()
+    del environ["RUNFOLD_SHARD_INDEX"], environ["RUNFOLD_SHARD_COUNT"], environ["RUNFOLD_SHARD_ATTEMPT"]
+
+    for _ in range(2):
+        subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider"], cwd=recorded.folder, env=environ,
+                       stdout=subprocess.DEVNULL, check=True)  # fmt: skip
+
+    run = recorded.log.state(recorded.run_id)
+    assert ({"passed": 2}, {}) == (run.unsharded.statuses, run.shards)
+
+
 def test_plugin_when_two_pytests_run_side_by_side_in_one_shard(recorded: Recorded) -> None:
     """Test runs of one shard at the same time lose nothing to each other."""
     (recorded.folder / "test_it.py").write_text(
