@@ -44,6 +44,8 @@ TIMED_OUT: Final = 124
 INTERRUPTED: Final = 130
 
 TICK_S: Final = 0.05
+LINGER_S: Final = 1.0
+"""What a command leaves behind gets this long to end by itself: the `tee` of `exec > >(tee log)` is still writing."""
 LAST_LINES: Final = 20
 SETTLE_S: Final = 60.0
 """How long the end of a run is tried on a ledger that is out of reach."""
@@ -59,6 +61,7 @@ class _Shard:
     """One shard while it is executed.
 
     Attributes:
+        ended_at: When its command was seen to have ended.
         kill_at: When what is left of its group is killed; None while nobody asked it to end.
         end: What becomes of it, once its command is gone.
     """
@@ -66,6 +69,7 @@ class _Shard:
     process: ShardProcess
     writer: ResultWriter | None
     files: FileResults | None
+    ended_at: float | None = None
     kill_at: float | None = None
     end: "Future[ShardEnd] | None" = None
     last_lines: dict[str, deque[str]] = field(default_factory=dict)
@@ -223,7 +227,9 @@ class Execution:
         process = shard.process
         is_ended = process.poll() is not None
         now = monotonic()
-        if is_ended and shard.kill_at is None:
+        if is_ended and shard.ended_at is None:
+            shard.ended_at = now
+        if shard.ended_at is not None and shard.kill_at is None and now - shard.ended_at >= LINGER_S:
             process.terminate()  # what a command left running would outlive the run, and hold its pipes open
             shard.kill_at = now + self._plan.grace_s
         is_overdue = shard.kill_at is not None and now >= shard.kill_at

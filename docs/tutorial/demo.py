@@ -25,6 +25,7 @@ URL = f"sqlite:///{DEMO / 'runs.db'}"
 OUTPUT = DEMO / "output.txt"
 SHARDS = 4
 PART = ("classes", "generators", "readwrite", "algorithms.centrality", "algorithms.shortest_paths", "utils")
+SHOWN = ("enqueued", "started", "shard_completed", "completed", "failed")
 COUNTED = re.compile(r"(\d+) (passed|failed|skipped|xfailed|xpassed|error)s?\b")
 SUMMARY = re.compile(r"\[(\d+)\] (?:=+ )?((?:\d+ [a-z ]+, )*\d+ [a-z ]+) in [\d.]+s")
 
@@ -41,7 +42,7 @@ def main(full: bool) -> None:
         runfold("exec", "test", "--project", "networkx", "--shards", str(SHARDS), "--split-pytest", "--", *pytest,
                 stdout=output, allowed=(0, 1))  # fmt: skip
     runfold("show", "@last")
-    runfold("history", "@last", "--limit", "12")
+    runfold("history", "@last", *(f"--type={name}" for name in SHOWN))
     runfold("projection", "rebuild", "runs")
     runfold("projection", "verify", "runs")
     sys.exit(0 if compare() else 1)

@@ -415,6 +415,13 @@ def test_exec_when_the_command_leaves_something_running(tmp_path: Path) -> None:
     assert not is_alive(left)
 
 
+def test_exec_when_the_output_goes_through_another_process(tmp_path: Path) -> None:
+    """Output that a process of the command still passes on when the command has ended is not cut off."""
+    done = runfold_exec(tmp_path, "test", "--", "bash", "-c", "exec > >(sleep 0.3; cat); echo the end")
+
+    assert (0, ["the end"]) == (done.returncode, the_lines(tmp_path))
+
+
 def is_alive(process_id: int) -> bool:
     try:
         status = Path(f"/proc/{process_id}/stat").read_text()
