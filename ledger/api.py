@@ -25,6 +25,7 @@ from ledger.errors import (
     RunNotFound,
     RunTaken,
     ShardSuperseded,
+    StoreBusy,
     VersionConflict,
 )
 from ledger.events import EventId, RunId, join_page
@@ -271,7 +272,7 @@ class Ledger:
         if event.exclusive_key is not None:
             claims.append(KeyClaim("exclusive", project or "", event.exclusive_key, until_closed=True))
         request = self._request(made_id, [event], NO_RUN, claims=tuple(claims))
-        while True:
+        for _ in range(limits.KEY_TRIES_MAX):
             try:
                 self._append(request)
                 return RunHandle(made_id)
@@ -279,6 +280,10 @@ class Ledger:
                 holder = self._holder(taken, on_active)
                 if holder is not None:
                     return RunHandle(holder, is_new=False)
+        raise StoreBusy(
+            f"exclusive key {exclusive_key!r} was taken by {limits.KEY_TRIES_MAX} other runs in a row; nothing was"
+            " written. Find out who enqueues so often, or try again."
+        )
 
     def _holder(self, taken: KeyTaken, on_active: str) -> RunId | None:
         """Settle a taken key: the run that answers the call, or None to try again."""

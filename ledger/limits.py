@@ -56,6 +56,8 @@ GROUP_REQUESTS_MAX: Final = 256
 """Appends of one process's threads that share one commit."""
 OPTIMISTIC_ATTEMPTS_MAX: Final = 2
 """Conflicts a decision survives before it is made in the run's turn, where it cannot conflict again."""
+KEY_TRIES_MAX: Final = 10
+"""How many holders of an exclusive key one `enqueue` supersedes before it gives up."""
 BUSY_TIMEOUT_S: Final = 30.0
 """How long a writer waits for its turn on a SQLite file before it gives up with `StoreBusy`."""
 POLL_INTERVAL_S: Final = 0.05

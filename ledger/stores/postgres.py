@@ -59,6 +59,8 @@ from ledger.stores.migrations import (
 _SERVER_VERSION_MIN: Final = 140_000
 _CONNECTIONS_MAX: Final = 10
 _CONNECT_TIMEOUT_S: Final = 10
+_GROUP_REQUESTS_MAX: Final = 64
+"""Each request of a group holds two locks of the server's lock table until the group's commit."""
 _COPY_EVENTS_MIN: Final = 200
 """From how many events on COPY beats one INSERT of arrays."""
 _KEY_RACES_MAX: Final = 10
@@ -101,7 +103,7 @@ class PostgresStore:
             open=True,
             name="runfold",
         )
-        self._group = GroupCommit(self._commit_group, requests_max=64)
+        self._group = GroupCommit(self._commit_group, interrupted=_unknown, requests_max=_GROUP_REQUESTS_MAX)
         self._hints = _Hints(lambda: _connect(self._conninfo, self.url))
         try:
             missing = pending(load_migrations("postgres"), self._applied())
@@ -605,23 +607,22 @@ def _committing(connection: _Connection, requests: Sequence[AppendRequest], url:
         if requests and (
             connection.broken or isinstance(exc, psycopg.errors.AdminShutdown | psycopg.errors.CrashShutdown)
         ):
-            raise OutcomeUnknown(
-                event_ids=[event.event_id for request in requests for event in request.events],
-                request=requests[-1],
-            ) from exc
+            raise _unknown(requests[-1], exc) from exc
         _refuse(exc, url)
     if connection.has_lost_standby and requests:
-        raise OutcomeUnknown(
-            event_ids=[event.event_id for request in requests for event in request.events], request=requests[-1]
-        )
+        raise _unknown(requests[-1], None)
+
+
+def _unknown(request: AppendRequest, cause: BaseException | None) -> OutcomeUnknown:
+    error = OutcomeUnknown(event_ids=[event.event_id for event in request.events], request=request)
+    error.__cause__ = cause
+    return error
 
 
 def _for_request(error: LedgerError, request: AppendRequest) -> LedgerError:
     if not isinstance(error, OutcomeUnknown):
         return error
-    own = OutcomeUnknown(event_ids=[event.event_id for event in request.events], request=request)
-    own.__cause__ = error.__cause__
-    return own
+    return _unknown(request, error.__cause__)
 
 
 def _refuse(exc: psycopg.Error, url: str) -> NoReturn:

@@ -77,7 +77,7 @@ class SqliteStore:
         self._pid = os.getpid()
         self._is_closed = False
         self._readers: list[apsw.Connection] = []
-        self._group = GroupCommit(self._commit_group, requests_max=limits.GROUP_REQUESTS_MAX)
+        self._group = GroupCommit(self._commit_group, interrupted=_unknown, requests_max=limits.GROUP_REQUESTS_MAX)
         require_safe_library(apsw.sqlite_lib_version())
         _require_local(path)
         if not migrate and not path.exists():
@@ -255,6 +255,8 @@ class SqliteStore:
             self._require_usable()
             self._writer = self._connect()
         try:
+            if self._writer.in_transaction:  # its thread was interrupted between two statements
+                self._writer.execute("ROLLBACK")
             self._writer.execute("BEGIN IMMEDIATE")
         except apsw.BusyError as exc:
             raise StoreBusy(
