@@ -6,7 +6,6 @@ from typing import Final
 
 from ledger.api import Ledger
 from ledger.clock import monotonic
-from ledger.errors import LedgerError
 
 BATCH_S: Final = 0.25
 BATCH_LINES: Final = 200
@@ -83,6 +82,6 @@ class LogWriter:
     def _write(self, shard: int | None, source: str, lines: list[str]) -> None:
         try:
             self._log.append_log(self._run_id, lines, source=source, shard=shard)
-        except (LedgerError, OSError) as exc:
+        except Exception as exc:  # a defect of ours or of a driver too: the thread goes on, and the loss is told
             self.lost += len(lines)
             self.reason = self.reason or str(exc)
