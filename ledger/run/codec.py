@@ -8,8 +8,11 @@ msgspec writes them, and since the bytes are stored nobody ever has to write the
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
+from operator import or_
+from typing import Any, Final
 
 import msgspec
 
@@ -18,6 +21,7 @@ from ledger.envelope import Envelope, commitment, encode_envelope
 from ledger.errors import InvalidInput, InvariantBroken
 from ledger.events import EventId, NewEvent, RecordedEvent, RunId
 from ledger.run.events import (
+    EVENT_TYPES,
     TERMINAL_EVENTS,
     Enqueued,
     RunEvent,
@@ -31,11 +35,42 @@ RecordedRunEvent = RecordedEvent[RunEvent]
 encode_json = msgspec.json.Encoder(order="sorted").encode
 """Canonical bytes of any checked value."""
 
-_decode = msgspec.json.Decoder(RunEvent).decode
-_decode_page = msgspec.json.Decoder(list[RecordedEvent[RunEvent]]).decode
+Upcasters = Mapping[type, Callable[[Any], object]]
+
+UPCASTERS: Final[Upcasters] = {}
+"""From the struct of each replaced schema version to what makes its successor of it, one version a step."""
+
+
+def upcast(event: object, upcasters: Upcasters) -> object:
+    """Give an event in its present schema version."""
+    while (step := upcasters.get(type(event))) is not None:
+        event = step(event)
+    return event
+
+
+def page_reader(events: Sequence[type], upcasters: Upcasters) -> Callable[[bytes], list[RecordedEvent[Any]]]:
+    """Make a function that reads pages of events: those of the present, and those that lead to them."""
+    payload = reduce(or_, [*events, *upcasters])
+    read = msgspec.json.Decoder(list[RecordedEvent[payload]]).decode  # type: ignore[valid-type]
+    if not upcasters:
+        return read
+
+    def read_and_upcast(page: bytes) -> list[RecordedEvent[Any]]:
+        return [
+            msgspec.structs.replace(event, data=upcast(event.data, upcasters))
+            if type(event.data) in upcasters
+            else event
+            for event in read(page)
+        ]
+
+    return read_and_upcast
+
+
+_decode: Callable[[bytes], object] = msgspec.json.Decoder(reduce(or_, [*EVENT_TYPES, *UPCASTERS])).decode
+_decode_page = page_reader(EVENT_TYPES, UPCASTERS)
 
 _TYPE_NAMES: dict[type, tuple[str, int, bool]] = {
-    event: (type_of(event), schema_version_of(event), issubclass(event, TERMINAL_EVENTS)) for event in RunEvent.__args__
+    event: (type_of(event), schema_version_of(event), issubclass(event, TERMINAL_EVENTS)) for event in EVENT_TYPES
 }
 
 
@@ -131,7 +166,7 @@ def shard_fence(shard: int) -> str:
 def decode(payload: bytes) -> RunEvent:
     """Read one payload."""
     try:
-        event: RunEvent = _decode(payload)
+        event: RunEvent = upcast(_decode(payload), UPCASTERS)  # type: ignore[assignment]
     except msgspec.MsgspecError as exc:
         raise InvariantBroken(f"a stored payload cannot be read: {exc}. {_NEWER}") from exc
     return event

@@ -1,8 +1,8 @@
 """Every event of a run: what happened, in the past tense.
 
 A payload carries its type as a tag, so that a stored payload can be read by itself. When a payload must change, the
-old struct stays here under its old name and tag, the new one gets the tag `<type>.<schema version>`, and `upcast` in
-`codec.py` turns old into new: old bytes stay readable for ever, and `tests/rules/golden/` holds bytes of every one.
+old struct stays here under its old tag, the new one gets the tag `<type>.<schema version>`, and `UPCASTERS` in
+`codec.py` says how old becomes new: old bytes stay readable for ever, and `tests/rules/golden/` has bytes of every one.
 
 Fields with a default are left out of the bytes while they have it, so a new optional field changes no stored event.
 """
