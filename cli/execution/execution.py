@@ -157,8 +157,11 @@ class Execution:
         self._guardian = Guardian(self._run_id, self._url)
         try:
             self._began_at = monotonic()
-            for number in range(self._plan.process_count):
-                self._shards.append(self._start(number))
+            try:
+                for number in range(self._plan.process_count):
+                    self._shards.append(self._start(number))
+            except OSError as exc:
+                return self._give_up_starting(exc)
             while any(shard.end is None or not shard.end.done() for shard in self._shards):
                 self._tick()
             self._finish_output()
@@ -206,6 +209,19 @@ class Execution:
             on_line=self._take_line,
         )
         return _Shard(process, writer, files)
+
+    def _give_up_starting(self, error: OSError) -> int:
+        """Fail the run because the system has no room for all its processes; end those that it had room for."""
+        for shard in self._shards:
+            shard.process.kill()
+            shard.process.close()
+        what = f"shard {len(self._shards)} of {self._plan.process_count} could not be started: {error.strerror}"
+        self._settle(
+            lambda event_id: self._log.fail(self._run_id, error=what, category="not_started", event_id=event_id)
+        )
+        self._guardian.dismiss()
+        self._screen.note(f"{what}. Ask for fewer shards, or raise the limits; run {self._run_id} failed.")
+        return NOT_EXECUTABLE
 
     # --- while commands run ---------------------------------------------------------------------------------
 
@@ -311,7 +327,7 @@ class Execution:
 
     def _conclude(self, ends: Sequence[ShardEnd]) -> int:
         outcome = self._close_run(ends)
-        state = self._log.state(self._run_id)
+        state = self._settle(lambda _: self._log.state(self._run_id))
         lost_to = None if outcome is None or outcome.won else outcome.winner
         if lost_to is not None:
             by = f" by {lost_to.actor}" if lost_to.actor else ""

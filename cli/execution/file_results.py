@@ -2,8 +2,10 @@
 
 import glob
 import os
+import stat
 import threading
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Final
 
@@ -58,6 +60,9 @@ class FileResults:
         self._read_report_logs(is_finished=True)
         for path in self._new_files(self._junit):
             self._take_junit(path)
+        for pattern in (*self._junit, *self._reportlog):
+            if len(_matches(pattern)) > FILES_MAX:
+                self._put(self._broken(ResultFileError(Path(pattern), "", f"more than {FILES_MAX:,} files match")))
 
     def warn_of_missing(self) -> None:
         """Say which patterns found no file that this run wrote."""
@@ -103,11 +108,16 @@ def _stamps(patterns: Sequence[str]) -> dict[str, Stamp]:
     """Give the files that match, each with what changes when it is written anew."""
     stamps: dict[str, Stamp] = {}
     for pattern in patterns:
-        for path in sorted(glob.glob(pattern, recursive=True))[:FILES_MAX]:
+        for path in sorted(_matches(pattern)[:FILES_MAX]):
             try:
                 status = os.stat(path)
             except OSError:
                 continue
-            if os.path.isfile(path):
+            if stat.S_ISREG(status.st_mode):
                 stamps[path] = (status.st_ino, status.st_size, status.st_mtime_ns)
     return stamps
+
+
+def _matches(pattern: str) -> list[str]:
+    """Give what matches, and one more than the limit at most."""
+    return list(islice(glob.iglob(pattern, recursive=True), FILES_MAX + 1))

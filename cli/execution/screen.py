@@ -6,6 +6,7 @@ what the commands said and nothing else. The line of progress is drawn on a term
 
 import os
 import shutil
+import threading
 from typing import Final, TextIO
 
 from ledger.clock import monotonic
@@ -35,33 +36,38 @@ class Screen:
         self._started_at = monotonic()
         self._drawn_at = 0.0
         self._has_progress = False
+        self._lock = threading.Lock()  # what reads result files complains from threads of its own
 
     def line(self, shard: int, source: str, text: str) -> None:
         """Show one line of a command's output."""
         if not self._shows_output:
             return
-        self._erase()
         prefix = f"[{shard}] " if self._shard_count > 1 else ""
-        self._write(self._stdout if source == "stdout" else self._stderr, f"{prefix}{text}\n")
+        with self._lock:
+            self._erase()
+            self._write(self._stdout if source == "stdout" else self._stderr, f"{prefix}{text}\n")
 
     def note(self, text: str) -> None:
         """Say something in Runfold's own name."""
-        self._erase()
-        self._write(self._stderr, f"runfold: {text}\n")
+        with self._lock:
+            self._erase()
+            self._write(self._stderr, f"runfold: {text}\n")
 
     def progress(self, state: RunState) -> None:
         """Draw what is recorded so far, at most every `REDRAW_S`."""
         now = monotonic()
         if not self._is_live or now - self._drawn_at < REDRAW_S:
             return
-        self._drawn_at, self._has_progress = now, True
         width = shutil.get_terminal_size().columns - 1
         text = progress_line(state, elapsed_s=now - self._started_at)
-        self._write(self._stderr, f"{_ERASE}{text[:width]}")
+        with self._lock:
+            self._drawn_at, self._has_progress = now, True
+            self._write(self._stderr, f"{_ERASE}{text[:width]}")
 
     def close(self) -> None:
         """Leave a clean line behind."""
-        self._erase()
+        with self._lock:
+            self._erase()
 
     def _erase(self) -> None:
         if self._has_progress:

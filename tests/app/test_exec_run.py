@@ -237,6 +237,25 @@ def test_exec_when_the_script_has_no_interpreter(tmp_path: Path) -> None:
     assert "cannot execute './script'" in (run.error or "")
 
 
+def test_exec_when_the_system_has_no_room(tmp_path: Path) -> None:
+    """Processes that cannot all be started fail the run, and those that were started are ended."""
+    arguments = ("test", "--shards", "20", "--", "sh", "-c", "echo $$ >pid.{shard}; exec sleep 1000")
+
+    done = subprocess.run(
+        ["sh", "-c", 'ulimit -n 40; exec "$@"', "sh", *RUNFOLD, *arguments],
+        cwd=tmp_path,
+        env={**os.environ, "RUNFOLD_URL": "sqlite:///runs.db"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    run = the_run(tmp_path)
+    assert (126, "failed", "not_started") == (done.returncode, run.status, run.error_category), done.stderr
+    assert "could not be started: Too many open files" in done.stderr
+    assert not any(is_alive(int(path.read_text() or 0)) for path in tmp_path.glob("pid.*"))
+
+
 # --- keys -------------------------------------------------------------------------------------------------------
 
 
@@ -307,6 +326,7 @@ def wait_for(path: Path) -> None:
         (("test", "--", "touch", "ran"), "memory:", "a ledger in memory"),
         (("test", "--shards", "2", "--junit", "*.xml", "--", "touch", "ran"), "", "Put {shard}"),
         (("test", "--shards", "0", "--", "touch", "ran"), "", "0 is not in the range"),
+        (("test", "--shards", "257", "--", "touch", "ran"), "", "257 is not in the range"),
         (("test", "--timeout", "soon", "--", "touch", "ran"), "", "no duration"),
         (("test", "--label", "x", "--", "touch", "ran"), "", "no label"),
         (("test", "--input", "[1]", "--", "touch", "ran"), "", "JSON object"),

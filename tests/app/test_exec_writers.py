@@ -9,9 +9,11 @@ import apsw
 import pytest
 
 import ledger
-from cli.execution import result_writer
+from cli.execution import file_results, log_writer, result_writer
+from cli.execution.file_results import FileResults
 from cli.execution.log_writer import LogWriter
 from cli.execution.result_writer import ResultWriter, SequenceClaim
+from cli.results.result_file import Result
 
 PASSED = {"testId": "a", "testName": "a", "status": "passed"}
 
@@ -179,6 +181,41 @@ def test_log_writer_when_shards_speak_at_once(log: ledger.Ledger, run_id: str) -
         lines = [line for event in events if event.shard == shard for line in event.lines]  # type: ignore[union-attr]
         assert [str(number) for number in range(shard, 1_000, 2)] == lines
     assert 0 == writer.lost
+
+
+@pytest.mark.parametrize(("waiting", "is_full"), [(4, False), (5, True)])
+def test_log_writer_at_its_limit(
+    log: ledger.Ledger, run_id: str, monkeypatch: pytest.MonkeyPatch, waiting: int, is_full: bool
+) -> None:
+    """With as many lines waiting as the limit says, the executor reads no further."""
+    monkeypatch.setattr(log_writer, "WAITING_LINES_MAX", 5)
+    monkeypatch.setattr(log_writer, "BATCH_S", 60.0)
+    writer = LogWriter(log, run_id)
+
+    for _ in range(waiting):
+        writer.put(0, "stdout", "x")
+    found = writer.is_full
+    writer.close()
+
+    assert (is_full, waiting) == (found, log.state(run_id).log_line_count)
+
+
+@pytest.mark.parametrize(("file_count", "statuses"), [(3, ["passed"] * 3), (4, ["passed"] * 3 + ["error"])])
+def test_file_results_at_their_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file_count: int, statuses: list[str]
+) -> None:
+    """As many files are read as the limit says; one more is an error among the results."""
+    monkeypatch.setattr(file_results, "FILES_MAX", 3)
+    results: list[Result] = []
+    complaints: list[str] = []
+    files = FileResults(junit=[f"{tmp_path}/*.xml"], reportlog=[], put=results.append, complain=complaints.append)
+    for number in range(file_count):
+        (tmp_path / f"{number}.xml").write_text("<testsuite><testcase name='a'/></testsuite>")
+
+    files.finish()
+
+    assert statuses == [result["status"] for result in results]
+    assert statuses.count("error") == len(complaints)
 
 
 def test_log_writer_when_there_is_no_such_run(log: ledger.Ledger) -> None:
