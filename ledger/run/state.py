@@ -11,6 +11,7 @@ from typing import Final, assert_never
 
 import msgspec
 
+from ledger import limits
 from ledger.run.codec import RecordedRunEvent
 from ledger.run.events import (
     Aborted,
@@ -41,8 +42,15 @@ from ledger.run.events import (
 )
 from ledger.run.values import PASSED_RESULTS, SKIPPED_RESULTS, GateOutcome, JsonObject, Status, Verdict
 
-_DISPATCH_SKIPS: Final = frozenset({"over_budget", "skipped_no_impact"})
-"""Skip reasons of tests that were left out before dispatch: they survive every retry (Sentri's contract)."""
+_DISPATCH_SKIPS: Final = ("over_budget", "skipped_no_impact")
+"""Skip reasons of tests that were left out before dispatch: they survive every retry (Sentri's contract). A tuple, since
+a reason may be any JSON and a set would have to hash it."""
+
+_AFTERWARDS: Final = (LogAppended, ArtifactRecorded, Annotated, Deleted, Restored, Purged)
+"""What may still happen to a finished run."""
+
+_NO_STATUS: Final = "unknown"
+"""How a result is counted whose status is no text: as failed, like every word that is not known to be good."""
 
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -110,10 +118,18 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class Tally(msgspec.Struct, omit_defaults=True):
-    """Results of one part of a run: how many of each status, and the sequence number to come."""
+    """Results of one part of a run.
+
+    Attributes:
+        statuses: How many have each status.
+        next_sequence: The sequence number after the largest one seen.
+        gaps: Stretches below it, first number and the one after the last, that were never seen; in order. There are
+            none unless batches overtake each other.
+    """
 
     statuses: dict[str, int] = {}
     next_sequence: int = 0
+    gaps: list[tuple[int, int]] = []
 
 
 class Shard(msgspec.Struct, omit_defaults=True):
@@ -213,8 +229,11 @@ def apply(state: RunState, event: RecordedRunEvent) -> None:
     state.version = event.version
     state.position = event.position
     state.updated_at = event.recorded_at
-    if event.data is not None:  # the payload of a purged run is gone; what its rows said goes with it
-        _apply(state, event.data, event.version)
+    if event.data is None:  # the payload of a purged run is gone; what its rows said goes with it
+        return
+    if state.closed_version and not isinstance(event.data, _AFTERWARDS):
+        return
+    _apply(state, event.data, event.version)
 
 
 def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C901 - one arm an event, none nested
@@ -224,9 +243,9 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case LogAppended():
             state.log_line_count += len(event.lines)
         case StatsIncremented():
-            state.stats_passed += event.passed
-            state.stats_failed += event.failed
-            state.total_delta += event.total
+            state.stats_passed = _safe(state.stats_passed + event.passed)
+            state.stats_failed = _safe(state.stats_failed + event.failed)
+            state.total_delta = _safe(state.total_delta + event.total)
             state.stats_used = state.stats_used or bool(event.passed or event.failed)
             _set_figures(state)
         case ShardCompleted():
@@ -242,20 +261,20 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case Resumed():
             _run(state, event.worker, version)
         case Completed():
-            if _close(state, Status.COMPLETED, version, event):
-                state.output_ref = event.output_ref
-                state.error = state.error_category = None
+            _close(state, Status.COMPLETED, version, event)
+            state.output_ref = event.output_ref
+            state.error = state.error_category = None
         case Failed():
-            if _close(state, Status.FAILED, version, event):
-                state.error = event.error
-                state.error_category = event.error_category
-                state.failure_summary = event.failure_summary
+            _close(state, Status.FAILED, version, event)
+            state.error = event.error
+            state.error_category = event.error_category
+            state.failure_summary = event.failure_summary
         case Aborted():
-            if _close(state, Status.ABORTED, version, event):
-                state.error = event.reason
-                state.error_category = event.mode
-                _tally(state, state.unsharded, event.skipped)
-                _set_figures(state)
+            _close(state, Status.ABORTED, version, event)
+            state.error = event.reason
+            state.error_category = event.mode
+            _tally(state, state.unsharded, event.skipped)
+            _set_figures(state)
         case PhaseEntered():
             state.phase = event.phase
         case VersionResolved():
@@ -325,16 +344,13 @@ def _run(state: RunState, worker: str, version: int) -> None:
     state.error = state.error_category = None
 
 
-def _close(state: RunState, status: Status, version: int, event: Completed | Failed | Aborted) -> bool:
-    if state.closed_version:
-        return False
+def _close(state: RunState, status: Status, version: int, event: Completed | Failed | Aborted) -> None:
     state.status = status
     state.closed_version = version
     state.finished_at = event.finished_at
     state.duration_ms = event.duration_ms
     if event.duration_ms is None and state.started_at is not None:
         state.duration_ms = max(0, (event.finished_at - state.started_at) // timedelta(milliseconds=1))
-    return True
 
 
 def _append_results(state: RunState, event: ShardResultAppended) -> None:
@@ -353,15 +369,38 @@ def _append_results(state: RunState, event: ShardResultAppended) -> None:
 
 
 def _unseen(tally: Tally, event: ShardResultAppended) -> list[JsonObject]:
-    if event.first_sequence is None:
-        return event.results
-    unseen = event.results[max(0, tally.next_sequence - event.first_sequence) :]
-    tally.next_sequence = max(tally.next_sequence, event.first_sequence + len(event.results))
-    return unseen
+    """Give those results of a batch whose sequence numbers were not seen before, and note that they are now."""
+    first, results = event.first_sequence, event.results
+    if first is None:
+        return results
+    end, start = first + len(results), tally.next_sequence
+    filled = _fill_gaps(tally, first, end) if first < start and tally.gaps else []
+    if end > start:
+        if first > start:
+            tally.gaps = [*tally.gaps, (start, first)]
+        tally.next_sequence = end
+        filled.append((max(first, start), end))
+    if filled == [(first, end)]:
+        return results
+    return [result for start, stop in filled for result in results[start - first : stop - first]]
+
+
+def _fill_gaps(tally: Tally, first: int, end: int) -> list[tuple[int, int]]:
+    """Take the numbers from `first` to before `end` out of the gaps, and give the stretches that were in them."""
+    filled, left = [], []
+    for low, high in tally.gaps:
+        start, stop = max(low, first), min(high, end)
+        if start >= stop:
+            left.append((low, high))
+            continue
+        filled.append((start, stop))
+        left += [gap for gap in ((low, start), (stop, high)) if gap[0] < gap[1]]
+    tally.gaps = left
+    return filled
 
 
 def _is_left_out(result: JsonObject) -> bool:
-    return result["status"] == "skipped" and result.get("skipReason") in _DISPATCH_SKIPS
+    return result.get("status") == "skipped" and result.get("skipReason") in _DISPATCH_SKIPS
 
 
 def _complete_shard(state: RunState, event: ShardCompleted) -> None:
@@ -405,7 +444,9 @@ def _discard_attempt(state: RunState) -> None:
 def _tally(state: RunState, tally: Tally, results: Sequence[JsonObject]) -> None:
     """Count results into one part of the run and into its sum."""
     for result in results:
-        status = result["status"]
+        status = result.get("status")
+        if not isinstance(status, str):
+            status = _NO_STATUS
         tally.statuses[status] = tally.statuses.get(status, 0) + 1
         state.statuses[status] = state.statuses.get(status, 0) + 1
         if status in PASSED_RESULTS:
@@ -431,13 +472,18 @@ def _untally(state: RunState, tally: Tally) -> None:
 
 def _set_figures(state: RunState) -> None:
     counted = state.counted_passed + state.counted_failed + state.skipped
-    state.total = (counted if state.expected_total is None else state.expected_total) + state.total_delta
+    state.total = _safe((counted if state.expected_total is None else state.expected_total) + state.total_delta)
     if state.stats_used:
         state.passed, state.failed = state.stats_passed, state.stats_failed
     else:
         state.passed, state.failed = state.counted_passed, state.counted_failed
     state.shards_completed = min(state.shards_cap, state.keyed_completions + state.anonymous_completions)
     state.verdict = _verdict(state)
+
+
+def _safe(figure: int) -> int:
+    """Stop at the largest integer that every reader keeps: many deltas may add up to more than one may hold."""
+    return max(-limits.INTEGER_MAX, min(limits.INTEGER_MAX, figure))
 
 
 def _verdict(state: RunState) -> Verdict:
