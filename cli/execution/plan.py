@@ -1,9 +1,7 @@
 """What is to be executed, as `runfold exec` was asked."""
 
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
-
-GRACE_S: Final = 5.0
+from typing import Any, Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +32,7 @@ class Plan:
     junit: tuple[str, ...] = ()
     reportlog: tuple[str, ...] = ()
     timeout_s: float | None = None
-    grace_s: float = GRACE_S
+    grace_s: float = 5.0
     shows_output: bool = True
     records_output: bool = True
     splits_pytest: bool = False

@@ -12,12 +12,13 @@ from typing import Final, Literal
 from cli.execution import launcher
 from cli.execution.guardian import Guardian
 from cli.execution.process_group import is_gone, signal_group
+from ledger.limits import LOG_LINE_CHARS_MAX
 
 Source = Literal["stdout", "stderr"]
 OnLine = Callable[[int, Source, str], None]
 
-LINE_BYTES_MAX: Final = 64 * 1024
-"""A longer line is cut into several: a command that writes no line end shall not fill the memory."""
+LINE_BYTES_MAX: Final = LOG_LINE_CHARS_MAX
+"""A longer line becomes several, so that nothing of it is lost in the log, and none fills the memory."""
 _READ_BYTES: Final = 64 * 1024
 
 
@@ -30,10 +31,9 @@ class LineSplitter:
     def feed(self, chunk: bytes) -> list[str]:
         """Give the lines that are complete now."""
         *lines, self._partial = (self._partial + chunk).split(b"\n")
-        while len(self._partial) > LINE_BYTES_MAX:
-            lines.append(self._partial[:LINE_BYTES_MAX])
-            self._partial = self._partial[LINE_BYTES_MAX:]
-        return [_text(line) for line in lines]
+        texts = [_text(piece) for line in lines for piece in _pieces(line)]
+        *whole, self._partial = _pieces(self._partial)
+        return texts + [_text(piece) for piece in whole]
 
     def finish(self) -> list[str]:
         """Give the last line, when it has no end."""
@@ -139,6 +139,18 @@ class ShardProcess:
     def _forget(self, descriptor: int) -> None:
         self._selector.unregister(descriptor)
         del self._open[descriptor]
+
+
+def _pieces(line: bytes) -> list[bytes]:
+    """Cut a line to the size of a line, between two characters of UTF-8; the last piece may be empty."""
+    pieces = []
+    while len(line) > LINE_BYTES_MAX:
+        end = LINE_BYTES_MAX
+        while end > LINE_BYTES_MAX - 4 and line[end] & 0xC0 == 0x80:
+            end -= 1
+        pieces.append(line[:end])
+        line = line[end:]
+    return [*pieces, line]
 
 
 def _text(line: bytes) -> str:

@@ -11,7 +11,7 @@ import pytest
 import ledger
 from ledger.run.state import RunState
 
-RUNFOLD = (sys.executable, "-P", "-c", "from cli.commands.exec import exec_command; exec_command()")
+RUNFOLD = (str(Path(sys.executable).parent / "runfold"), "exec")
 PASSED = '<testsuite><testcase name="{name}" classname="C"/></testsuite>'
 REPORT = '{{"$report_type": "TestReport", "nodeid": "a.py::{name}", "when": "call", "outcome": "passed"}}'
 

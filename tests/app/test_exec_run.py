@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import ledger
+from cli.execution.shard_process import LINE_BYTES_MAX, LineSplitter
 from ledger.run.state import RunState
 
-RUNFOLD = (sys.executable, "-P", "-c", "from cli.commands.exec import exec_command; exec_command()")
+RUNFOLD = (str(Path(sys.executable).parent / "runfold"), "exec")
 
 
 def runfold_exec(folder: Path, *arguments: str, url: str = "sqlite:///runs.db") -> subprocess.CompletedProcess[str]:
@@ -149,14 +150,29 @@ def test_exec_when_output_is_no_text(tmp_path: Path) -> None:
 
 
 def test_exec_when_a_line_has_no_end(tmp_path: Path) -> None:
-    """A line of a million characters is cut into several, and nothing else is lost."""
-    done = runfold_exec(
-        tmp_path, "test", "--quiet", "--", "sh", "-c", "head -c 1000000 /dev/zero | tr '\\0' x; echo; echo after"
-    )
+    """A line of a million characters becomes several, between two characters, and nothing of it is lost."""
+    script = "import sys; sys.stdout.write('aé' * 500_000 + '\\nafter\\n')"
 
-    lines = the_lines(tmp_path)
-    assert 0 == done.returncode
-    assert ("after", 17) == (lines[-1], len(lines))
+    done = runfold_exec(tmp_path, "test", "--quiet", "--", sys.executable, "-X", "utf8", "-c", script)
+
+    *pieces, last = the_lines(tmp_path)
+    assert (0, "after") == (done.returncode, last)
+    assert "aé" * 500_000 == "".join(pieces)
+
+
+@pytest.mark.parametrize(("length", "lengths"), [(LINE_BYTES_MAX, [16_384]), (LINE_BYTES_MAX + 1, [16_384, 1])])
+@pytest.mark.parametrize("chunk_size", [1_000, 16_384, 100_000])
+def test_line_splitter_at_its_length(chunk_size: int, length: int, lengths: list[int]) -> None:
+    """A line is kept whole up to the limit and becomes two one byte above, however it arrives."""
+    said = b"x" * length + b"\nend"
+    splitter = LineSplitter()
+
+    lines = [
+        line for start in range(0, len(said), chunk_size) for line in splitter.feed(said[start : start + chunk_size])
+    ]
+
+    assert lengths == [len(line) for line in lines]
+    assert ["end"] == splitter.finish()
 
 
 # --- outcomes ---------------------------------------------------------------------------------------------------
@@ -281,7 +297,7 @@ def test_exec_when_the_idempotency_key_is_in_use(tmp_path: Path) -> None:
     first_code = first.wait(30)
 
     assert (0, "once\n") == (first_code, (tmp_path / "done").read_text())
-    assert second.returncode != 0
+    assert 5 == second.returncode
     assert f"is with worker {the_run(tmp_path).worker}" in second.stderr
 
 
@@ -301,7 +317,7 @@ def test_exec_when_the_exclusive_key_is_taken(tmp_path: Path) -> None:
     taken = runfold_exec(tmp_path, "test", "--exclusive-key", "k", "--on-active", "supersede", "--", "touch", "taken")
     said = first.communicate(timeout=30)[1]
 
-    assert refused.returncode != 0
+    assert 5 == refused.returncode
     assert held_by in refused.stderr
     assert (False, True) == ((tmp_path / "refused").exists(), (tmp_path / "taken").exists())
     assert (0, 1) == (taken.returncode, first.returncode)
@@ -332,6 +348,7 @@ def wait_for(path: Path) -> None:
         (("test", "--input", "[1]", "--", "touch", "ran"), "", "JSON object"),
         (("test", "--input", "{", "--", "touch", "ran"), "", "cannot be read as JSON"),
         (("test",), "", "Missing argument"),
+        (("test", "--timeout", "0", "--", "touch", "ran"), "", "--timeout is 0"),
     ],
 )
 def test_exec_when_it_is_asked_wrongly(tmp_path: Path, arguments: tuple[str, ...], url: str, says: str) -> None:
@@ -343,13 +360,23 @@ def test_exec_when_it_is_asked_wrongly(tmp_path: Path, arguments: tuple[str, ...
     assert not (tmp_path / "ran").exists()
 
 
+def test_exec_when_the_ledger_is_out_of_reach(tmp_path: Path) -> None:
+    """Without a ledger nothing is executed: the run would be nowhere."""
+    (tmp_path / "notes.txt").write_text("no database, and long enough to be seen as none" * 100)
+
+    done = runfold_exec(tmp_path, "test", "--", "touch", "ran", url="sqlite:///notes.txt")
+
+    assert 7 == done.returncode, done.stderr
+    assert not (tmp_path / "ran").exists()
+
+
 def test_exec_when_the_command_holds_a_secret(tmp_path: Path) -> None:
     """A credential among the arguments is refused before anything is written or executed."""
     token = "ghp_" + "a1B2" * 9
 
     done = runfold_exec(tmp_path, "deploy", "--", "touch", "ran", token)
 
-    assert done.returncode != 0
+    assert 2 == done.returncode
     assert "input.command[2]" in done.stderr
     assert token not in done.stderr
     assert not (tmp_path / "ran").exists()

@@ -13,7 +13,7 @@ import pytest
 import ledger
 from ledger.run.state import RunState
 
-RUNFOLD = (sys.executable, "-P", "-c", "from cli.commands.exec import exec_command; exec_command()")
+RUNFOLD = (str(Path(sys.executable).parent / "runfold"), "exec")
 FAMILY = "sleep 1000 & echo $$ $! >pids.{shard}; wait"
 """A command with a child of its own, which tells both process ids."""
 STUBBORN = "trap '' TERM INT; sleep 1000 & echo $$ $! >pids.{shard}; while :; do wait; done"

@@ -497,7 +497,7 @@ def test_exec_when_four_shards_run_one_suite(tmp_path: Path) -> None:
     (tmp_path / "test_suite.py").write_text(SUITE + MANY.format(count=200).removeprefix("import pytest\n"))
 
     done = subprocess.run(
-        [sys.executable, "-P", "-c", "from cli.commands.exec import exec_command; exec_command()",
+        [str(Path(sys.executable).parent / "runfold"), "exec",
          "test", "--shards", "4", "--split-pytest", "--",
          sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
         cwd=tmp_path, env={**os.environ, "RUNFOLD_URL": "sqlite:///runs.db"}, capture_output=True, text=True,
