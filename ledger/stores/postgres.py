@@ -78,7 +78,8 @@ class PostgresStore:
 
     Args:
         url: `postgresql://user@host:port/database`; everything that libpq takes goes.
-        migrate: Whether to bring the tables up to this release first.
+        migrate: Whether to bring the tables up to this release first; None takes them as they are, for whoever looks
+            after them.
 
     Raises:
         StoreUnavailable: when the server cannot be reached.
@@ -86,7 +87,7 @@ class PostgresStore:
         UnsafeStore: when the server would not keep what it acknowledges, or is too old.
     """
 
-    def __init__(self, url: str, *, migrate: bool = False) -> None:
+    def __init__(self, url: str, *, migrate: bool | None = False) -> None:
         self.url = _without_password(url)
         self._pid = os.getpid()
         self._conninfo = make_conninfo(url, application_name="runfold", connect_timeout=_CONNECT_TIMEOUT_S)
@@ -109,7 +110,7 @@ class PostgresStore:
             missing = pending(load_migrations("postgres"), self._applied())
             if missing and migrate:
                 self.migrate()
-            else:
+            elif migrate is not None:
                 require_none_pending(missing, url=self.url)
         except BaseException:
             self.close()

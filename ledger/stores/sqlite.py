@@ -63,7 +63,8 @@ class SqliteStore:
 
     Args:
         path: The file; made with its folder if it is missing and `migrate` is True.
-        migrate: Whether to bring the tables up to this release first.
+        migrate: Whether to bring the tables up to this release first; None takes them as they are, for whoever looks
+            after them.
 
     Raises:
         StoreUnavailable: when the file cannot be opened, or is no SQLite database.
@@ -71,7 +72,7 @@ class SqliteStore:
         UnsafeStore: when the SQLite library has the WAL-reset bug, or the file is on a network file system.
     """
 
-    def __init__(self, path: Path, *, migrate: bool = True) -> None:
+    def __init__(self, path: Path, *, migrate: bool | None = True) -> None:
         self.path = path
         self.url = f"sqlite:///{path}"
         self._pid = os.getpid()
@@ -89,7 +90,7 @@ class SqliteStore:
             missing = pending(load_migrations("sqlite"), self._applied(self._writer))
             if missing and migrate:
                 self.migrate()
-            else:
+            elif migrate is not None:
                 require_none_pending(missing, url=self.url)
         except BaseException:
             self.close()
