@@ -1,8 +1,8 @@
 """What a run is: the fold of its events.
 
 `evolve` is total: it takes every event in every order and never raises, because history is what it is. The rules
-about what may happen are in `commands.py` and guard the way in. An event of an unknown run's stream, a second
-terminal event or a late result of an old attempt cannot get into the log; were one there, the fold would ignore it.
+about what may happen are in `commands.py` and guard the way in. A second terminal event, work on a finished run or a
+late result of an old attempt cannot get into the log through them; were one there, the fold would ignore it.
 """
 
 from collections.abc import Iterable, Sequence

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -24,7 +24,7 @@ settings.load_profile("campaign" if os.environ.get("RUNFOLD_CAMPAIGN") else "ci"
 texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=8)
 numbers = st.integers(min_value=-(2**53) + 1, max_value=2**53 - 1)
 small = st.integers(min_value=0, max_value=4)
-moments = st.datetimes(min_value=datetime(2000, 1, 1), max_value=datetime(2100, 1, 1), timezones=st.just(UTC))
+moments = st.timedeltas(timedelta(0), timedelta(days=36_500)).map(lambda age: datetime(2000, 1, 1, tzinfo=UTC) + age)
 statuses = st.sampled_from(["passed", "failed", "skipped", "warning", "xfailed", "error"])
 skip_reasons = st.sampled_from(["over_budget", "upstream_failed"]) | st.lists(texts, max_size=1) | st.none()
 result_objects = st.fixed_dictionaries({"status": statuses}, optional={"skipReason": skip_reasons, "testId": texts})
