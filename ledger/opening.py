@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ledger.api import Ledger
 from ledger.clock import Clock, utc_now
-from ledger.errors import InvalidInput
+from ledger.errors import InvalidInput, StoreUnavailable
 from ledger.run.profiles import Kind
 from ledger.store import Store
+
+if TYPE_CHECKING:
+    from ledger.stores.postgres import PostgresStore
 
 
 def open(
@@ -50,10 +54,23 @@ def open_store(url: str, *, migrate: bool | None = None) -> Store:
 
         return SqliteStore(sqlite_path(url), migrate=True if migrate is None else migrate)
     if url.startswith(("postgresql://", "postgres://")):
-        from ledger.stores.postgres import PostgresStore
-
-        return PostgresStore(url, migrate=bool(migrate))
+        return postgres_store(url, migrate=bool(migrate))
     raise InvalidInput("url", f"{url!r} is no ledger: sqlite:///path, postgresql://… or memory: is.")
+
+
+def postgres_store(url: str, *, migrate: bool | None) -> "PostgresStore":
+    """Open a PostgreSQL store; see `ledger.stores.postgres.PostgresStore`.
+
+    Raises:
+        StoreUnavailable: when the driver is not installed.
+    """
+    try:
+        from ledger.stores.postgres import PostgresStore
+    except ImportError as exc:
+        raise StoreUnavailable(
+            f"PostgreSQL needs a driver that is not installed ({exc}): pip install 'runfold[postgres]'."
+        ) from exc
+    return PostgresStore(url, migrate=migrate)
 
 
 def sqlite_path(url: str) -> Path:
