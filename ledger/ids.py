@@ -15,9 +15,14 @@ def _uuid7s(count: int) -> list[str]:
     """The ids of one call share their 62 random bits and count up in the 12 bits below the millisecond; more than
     4,096 borrow from the milliseconds to come. Two calls differ in their random bits."""
     first = time.time_ns() // 1_000_000 << 12
-    noise = int.from_bytes(os.urandom(8)) >> 2 | 1 << 63  # the variant's bits are 10
-    tail = f"{noise >> 48:04x}-{noise & 0xFFFF_FFFF_FFFF:012x}"
-    return [f"{n >> 28:08x}-{n >> 12 & 0xFFFF:04x}-7{n & 0xFFF:03x}-{tail}" for n in range(first, first + count)]
+    noise = os.urandom(8).hex()
+    tail = f"{_VARIANT[noise[0]]}{noise[1:4]}-{noise[4:]}"
+    hexes = [f"{n:015x}" for n in range(first, first + count)]
+    return [f"{h[:8]}-{h[8:12]}-7{h[12:]}-{tail}" for h in hexes]
+
+
+_VARIANT = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+"""The variant's two bits are 10, so the digit they stand in keeps two random bits."""
 
 
 def new_event_ids(count: int) -> list[EventId]:

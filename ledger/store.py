@@ -17,9 +17,10 @@ it alike:
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from enum import Enum
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from ledger.errors import LedgerError
 from ledger.events import EventId, NewEvent, Page, RunId
@@ -40,8 +41,7 @@ class Rule(Enum):
     """The stream exists and has no closing event, and no newer epoch of the append's fence was begun."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
+class Condition(msgspec.Struct, frozen=True):
     """When an append is accepted. Make one with the names below.
 
     Attributes:
@@ -72,8 +72,7 @@ def unless_closed(fence: str | None = None, epoch: int = 0) -> Condition:
     return Condition(Rule.UNLESS_CLOSED, fence=fence, epoch=epoch)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyClaim:
+class KeyClaim(msgspec.Struct, frozen=True):
     """A key that the append needs for its run alone.
 
     Attributes:
@@ -101,8 +100,7 @@ class KeyTaken(LedgerError):
         self.fingerprint = fingerprint
 
 
-@dataclass(frozen=True, slots=True)
-class AppendRequest:
+class AppendRequest(msgspec.Struct, frozen=True):
     """One append: events of one stream, and what must hold."""
 
     run_id: RunId

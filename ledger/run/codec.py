@@ -88,7 +88,8 @@ NO_CONTEXT = Context()
 
 def timestamp(moment: datetime) -> str:
     """Write a moment in the ledger's one format: UTC, six decimals, `Z`; it sorts as text."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:-6] + "Z"
+    utc = moment if moment.tzinfo is UTC else moment.astimezone(UTC)
+    return utc.isoformat(timespec="microseconds")[:-6] + "Z"
 
 
 def encode(event: RunEvent) -> bytes:

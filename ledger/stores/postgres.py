@@ -22,11 +22,12 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, LiteralString, NoReturn
+from typing import Final, LiteralString, NoReturn, TypeVar
 from uuid import UUID
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.pq import TransactionStatus
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
@@ -48,6 +49,7 @@ from ledger.events import EventId, Page, RunId, join_page
 from ledger.run.codec import timestamp
 from ledger.store import Appended, AppendRequest, KeyTaken, Listener, Rule
 from ledger.stores.group_commit import GroupCommit
+from ledger.stores.heads import Heads
 from ledger.stores.migrations import (
     Migration,
     MigrationStatus,
@@ -92,7 +94,8 @@ class PostgresStore:
         self._pid = os.getpid()
         self._conninfo = make_conninfo(url, application_name="runfold", connect_timeout=_CONNECT_TIMEOUT_S)
         self._is_closed = False
-        _connect(self._conninfo, self.url).close()  # one clear error now, where a pool would try on for a while
+        # one clear error now, where a pool would try on for a while
+        self._kept: _Connection | None = _connect(self._conninfo, self.url)
         self._pool: ConnectionPool[_Connection] = ConnectionPool(
             self._conninfo,
             connection_class=_Connection,
@@ -105,6 +108,7 @@ class PostgresStore:
             name="runfold",
         )
         self._group = GroupCommit(self._commit_group, interrupted=_unknown, requests_max=_GROUP_REQUESTS_MAX)
+        self._heads = Heads()
         self._hints = _Hints(lambda: _connect(self._conninfo, self.url))
         try:
             missing = pending(load_migrations("postgres"), self._applied())
@@ -167,6 +171,8 @@ class PostgresStore:
             return  # these sockets are the parent's
         with self._group.alone():
             self._is_closed = True
+            if self._kept is not None:
+                self._kept.close()
         self._hints.close()
         self._pool.close()
 
@@ -226,6 +232,22 @@ class PostgresStore:
         finally:
             self._pool.putconn(connection)
 
+    @contextmanager
+    def _leading(self) -> Iterator[_Connection]:
+        """Give the connection of whoever commits for the group; there is one at a time, so it is kept."""
+        connection, self._kept = self._kept, None
+        try:
+            connection = connection or _connect(self._conninfo, self.url)
+            yield connection
+        except psycopg.Error as exc:
+            _refuse(exc, self.url)
+        finally:
+            if connection is not None and not connection.closed:
+                if connection.info.transaction_status == TransactionStatus.IDLE and not self._is_closed:
+                    self._kept = connection
+                else:
+                    connection.close()
+
     def _require_usable(self) -> None:
         if self._is_closed:
             raise StoreUnavailable(f"the ledger on {self.url} was closed. Open it again.")
@@ -242,10 +264,15 @@ class PostgresStore:
 
     def _commit_group(self, requests: Sequence[AppendRequest]) -> Sequence[Appended | Exception]:
         """Append one event for each request, in one statement that is its own transaction."""
-        order = sorted(range(len(requests)), key=lambda index: requests[index].run_id[-8:])
+        order = sorted(range(len(requests)), key=lambda index: _turn(requests[index].run_id))
         ordered = [requests[index] for index in order]
+        places = self._heads.places(ordered)
         try:
-            with self._connection() as connection, _committing(connection, ordered, self.url):
+            if places is not None:
+                straight = self._append_straight(ordered, places)
+                if straight is not None:
+                    return _in_order(order, straight)
+            with self._leading() as connection, _committing(connection, ordered, self.url):
                 if len(ordered) == 1:
                     rows = connection.execute(_APPEND_ONE, _arguments(ordered[0]), prepare=True).fetchall()
                 else:
@@ -263,10 +290,31 @@ class PostgresStore:
             return [self._classify(requests[0])]
         except (OutcomeUnknown, StoreUnavailable) as error:
             return [_for_request(error, request) for request in requests]
-        placed: list[Appended | Exception] = [*results]
-        for index, result in zip(order, results, strict=True):
-            placed[index] = result
-        return placed
+        for request, result in zip(ordered, results, strict=True):
+            if isinstance(result, Appended) and not result.is_duplicate:
+                self._heads.learn(request, result.version)
+        return _in_order(order, results)
+
+    def _append_straight(self, requests: Sequence[AppendRequest], places: Sequence[int]) -> list[Appended] | None:
+        """Append at the versions that must be free if nobody came in between; None, and nothing written, if somebody
+        did."""
+        try:
+            with self._leading() as connection, _committing(connection, requests, self.url):
+                if len(requests) == 1:
+                    rows = connection.execute(_STRAIGHT_ONE, _place(requests[0], places[0]), prepare=True).fetchall()
+                else:
+                    columns = [list(column) for column in zip(*map(_place, requests, places), strict=True)]
+                    rows = connection.execute(_STRAIGHT_GROUP, columns, prepare=True).fetchall()
+        except psycopg.errors.UniqueViolation:
+            self._heads.missed(requests)
+            return None
+        except BaseException:
+            self._heads.missed(requests)
+            raise
+        return [
+            Appended(request.run_id, version + 1, row)
+            for request, version, row in zip(requests, places, rows, strict=True)
+        ]
 
     def _append_apart(self, request: AppendRequest) -> Appended:
         """Append several events, or one that claims keys, in a transaction of their own."""
@@ -391,6 +439,52 @@ def _arguments(request: AppendRequest) -> tuple[object, ...]:
         event.fence,
         event.fence_epoch,
     )
+
+
+# The run's lock is taken here too: a turn that somebody has taken is not broken into.
+_STRAIGHT_ONE: Final = """
+INSERT INTO runfold.events (run_id, version, event_id, type, envelope, payload, salt)
+SELECT %s::uuid, %s::bigint, %s::uuid, %s, %b::bytea, %b::bytea, %b::bytea
+FROM pg_advisory_xact_lock(82, %s::integer)
+RETURNING position
+"""
+_STRAIGHT_GROUP: Final = """
+WITH e AS MATERIALIZED (
+    SELECT *
+    FROM unnest(
+        %s::uuid[], %s::bigint[], %s::uuid[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[], %s::integer[]
+    ) WITH ORDINALITY AS e (run_id, version, event_id, type, envelope, payload, salt, turn, number)
+), turns AS MATERIALIZED (
+    SELECT count(pg_advisory_xact_lock(82, turn)) AS taken
+    FROM (SELECT turn FROM e GROUP BY turn ORDER BY turn) AS t
+)
+INSERT INTO runfold.events (run_id, version, event_id, type, envelope, payload, salt)
+SELECT e.run_id, e.version, e.event_id, e.type, e.envelope, e.payload, e.salt
+FROM turns
+CROSS JOIN e
+ORDER BY e.number
+RETURNING position
+"""
+
+
+def _place(request: AppendRequest, version: int) -> tuple[object, ...]:
+    event = request.events[0]
+    run_id = request.run_id
+    return run_id, version + 1, event.event_id, event.type, event.envelope, event.payload, event.salt, _turn(run_id)
+
+
+def _turn(run_id: RunId) -> int:
+    """Give the key of a run's lock: the last four bytes of its id, as `runfold.take_turn` reads them."""
+    unsigned = int(run_id[-8:], 16)
+    return unsigned - (unsigned >> 31 << 32)
+
+
+_Placed = TypeVar("_Placed", bound=Appended | Exception)
+
+
+def _in_order(order: Sequence[int], results: Sequence[_Placed]) -> list[_Placed]:
+    """Give results in the order in which their requests came."""
+    return [result for _, result in sorted(zip(order, results, strict=True), key=lambda pair: pair[0])]
 
 
 _GUARD: Final = """
