@@ -37,7 +37,20 @@ def main(full: bool) -> None:
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
     packages = ["networkx"] if full else [f"networkx.{part}" for part in PART]
-    pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--pyargs", *packages]
+    settings = DEMO / "pytest.ini"
+    settings.write_text("[pytest]\n")  # ours, found above .venv, would make networkx's warnings errors
+    pytest = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        str(settings),
+        "-p",
+        "no:cacheprovider",
+        "--pyargs",
+        *packages,
+    ]
     with OUTPUT.open("wb") as output:
         runfold("exec", "test", "--project", "networkx", "--shards", str(SHARDS), "--split-pytest", "--", *pytest,
                 stdout=output, allowed=(0, 1))  # fmt: skip
@@ -50,7 +63,8 @@ def main(full: bool) -> None:
 
 def runfold(*arguments: str, stdout: object = None, allowed: tuple[int, ...] = (0,)) -> None:
     """Run one command of Runfold's, and show it first."""
-    click.secho(f"\n$ runfold {' '.join(arguments)}".replace(sys.executable, "python"), bold=True)
+    shown = " ".join(arguments).replace(sys.executable, "python").replace(f"{DEMO.parent}/", "")
+    click.secho(f"\n$ runfold {shown}", bold=True)
     script = Path(sys.executable).parent / "runfold"
     code = subprocess.call([str(script), *arguments], stdout=stdout, env={**os.environ, "RUNFOLD_URL": URL})  # type: ignore[call-overload]
     if code not in allowed:
@@ -68,11 +82,11 @@ def compare() -> bool:
     click.secho("\nWhat each shard's pytest said, and what the ledger counted", bold=True)
     for shard in range(SHARDS):
         is_equal = shard in said and said[shard] == recorded.get(shard)
-        click.echo(f"  shard {shard}  {shown(said.get(shard))}  |  {shown(recorded.get(shard))}  "
+        click.echo(f"  shard {shard}  {listed(said.get(shard))}  |  {listed(recorded.get(shard))}  "
                    f"{'equal' if is_equal else 'DIFFERENT'}")  # fmt: skip
     total = sum(recorded.values(), Counter())
     is_equal = said == recorded and len(said) == SHARDS
-    click.echo(f"  all      {shown(sum(said.values(), Counter()))}  |  {shown(total)}  "
+    click.echo(f"  all      {listed(sum(said.values(), Counter()))}  |  {listed(total)}  "
                f"{'equal' if is_equal else 'DIFFERENT'}")  # fmt: skip
     return is_equal
 
@@ -82,7 +96,7 @@ def counts(summary: str) -> Counter[str]:
     return Counter({word: int(count) for count, word in COUNTED.findall(summary)})
 
 
-def shown(found: Counter[str] | None) -> str:
+def listed(found: Counter[str] | None) -> str:
     """Give counts in one text, in the order of their words."""
     return "nothing" if not found else ", ".join(f"{count:,} {word}" for word, count in sorted(found.items()))
 
