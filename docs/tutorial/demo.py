@@ -5,6 +5,7 @@ counted is compared with what each shard's pytest said at its end, and a differe
 
     python docs/tutorial/demo.py           a part of the suite, about a minute on two cores
     python docs/tutorial/demo.py --full    all of it, some 6,200 cases
+    python docs/tutorial/demo.py utils     only networkx.utils
 """
 
 import os
@@ -31,12 +32,13 @@ SUMMARY = re.compile(r"\[(\d+)\] (?:=+ )?((?:\d+ [a-z ]+, )*\d+ [a-z ]+) in [\d.
 
 
 @click.command()
+@click.argument("parts", nargs=-1)
 @click.option("--full", is_flag=True, help="Run the whole suite.")
-def main(full: bool) -> None:
+def main(parts: tuple[str, ...], full: bool) -> None:
     """Record, show, rebuild, verify, compare."""
     shutil.rmtree(DEMO, ignore_errors=True)
     DEMO.mkdir()
-    packages = ["networkx"] if full else [f"networkx.{part}" for part in PART]
+    packages = ["networkx"] if full else [f"networkx.{part}" for part in parts or PART]
     settings = DEMO / "pytest.ini"
     settings.write_text("[pytest]\n")  # ours, found above .venv, would make networkx's warnings errors
     pytest = [
