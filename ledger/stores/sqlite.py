@@ -89,7 +89,7 @@ class SqliteStore:
         if not migrate and not path.exists():
             raise StoreUnavailable(f"{path} does not exist: make it with `runfold db migrate --url {self.url}`.")
         if migrate:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(path)
         self._writer: apsw.Connection | None = self._connect()
         try:
             missing = pending(load_migrations("sqlite"), self._applied(self._writer))
@@ -680,6 +680,13 @@ def require_safe_library(version: str) -> None:
             f"SQLite {version} has the WAL-reset bug, which can lose committed events. Upgrade apsw: its wheel brings"
             " a SQLite of 3.51.3 or newer."
         )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StoreUnavailable(f"{path} cannot be made: {exc}. Check the path and its rights.") from exc
 
 
 def _require_local(path: Path) -> None:
