@@ -9,8 +9,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import ledger
 from postgres_server import PostgresServer, running_server
+
+import ledger
 
 
 @pytest.fixture(scope="session")

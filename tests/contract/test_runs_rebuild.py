@@ -1,7 +1,6 @@
 """Rebuilding and verifying `runs`: the rows are a fold of the log, whatever becomes of them."""
 
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -61,12 +60,12 @@ def change_by_hand(log: Ledger, sql: str, in_memory: Any) -> None:
 
 
 @pytest.fixture(params=["large pages", "small pages"])
-def page_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def page_size(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With small pages every run leaves memory and comes back several times."""
     if request.param == "small pages":
         for name, value in (("PAGE_EVENTS", 7), ("ROWS_HELD_MAX", 3), ("ROWS_WRITTEN_MAX", 2), ("ROWS_VERIFIED", 4)):
             monkeypatch.setattr(f"projections.projector.{name}", value)
-    yield request.param
+    return str(request.param)
 
 
 def test_rebuild_when_nothing_else_happens(log: Ledger, page_size: str) -> None:
