@@ -4,7 +4,7 @@ Every method may be called from any thread. A command that returns has its event
 wrote nothing, unless it raises `OutcomeUnknown`.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -35,6 +35,7 @@ from ledger.run.codec import (
     NO_CONTEXT,
     Context,
     RecordedRunEvent,
+    check_event,
     decode_page,
     fingerprint,
     shard_fence,
@@ -42,6 +43,8 @@ from ledger.run.codec import (
     to_new_events,
 )
 from ledger.run.events import (
+    EVENT_TYPES,
+    TERMINAL_EVENTS,
     Annotated,
     ArtifactRecorded,
     LogAppended,
@@ -249,6 +252,7 @@ class Ledger:
         """
         if on_active not in ("reject", "return", "supersede"):
             raise InvalidInput("on_active", f"is {on_active!r}; reject, return or supersede is allowed.")
+        check_text(kind, field="kind", chars_max=_NAME)
         event = commands.decide_enqueue(
             kind=self._kinds.get(kind) or Kind(name=kind),
             project=project,
@@ -512,13 +516,14 @@ class Ledger:
         """
         checked = check_results(results)
         run = self._run_id(run_id)
+        check_integer(shard_attempt, field="shard_attempt", at_least=1, at_most=limits.ATTEMPTS_MAX)
+        if first_sequence is not None:
+            last = limits.INTEGER_MAX - max(0, len(checked) - 1)
+            check_integer(first_sequence, field="first_sequence", at_least=0, at_most=last)
         condition = unless_closed()
         if shard is not None:
             self._check_shard(run, shard)
-            check_integer(shard_attempt, field="shard_attempt", at_least=1, at_most=limits.ATTEMPTS_MAX)
             condition = unless_closed(shard_fence(shard), shard_attempt)
-        if first_sequence is not None:
-            check_integer(first_sequence, field="first_sequence", at_least=0)
         if not checked:
             return 0
         size = limits.RESULTS_PER_EVENT_MAX
@@ -573,8 +578,11 @@ class Ledger:
         Returns:
             How many were appended.
         """
-        if isinstance(lines, str):
-            raise InvalidInput("lines", "is one text; a list of lines is needed.")
+        if isinstance(lines, str | bytes) or not isinstance(lines, Sequence):
+            raise InvalidInput("lines", f"is {type(lines).__name__}; a list of lines is needed.")
+        for index, line in enumerate(lines):
+            if not isinstance(line, str):
+                raise InvalidInput(f"lines[{index}]", f"is {type(line).__name__}; text is needed.")
         run = self._run_id(run_id)
         check_text(source, field="source", chars_max=_NAME)
         check_optional_text(level, field="level", chars_max=_NAME)
@@ -616,14 +624,16 @@ class Ledger:
     ) -> RecordedRunEvent:
         """Add a note, or set labels (None takes one away); accepted in every status."""
         run = self._run_id(run_id)
-        given = {} if labels is None else dict(labels)
-        kept = check_labels({name: value for name, value in given.items() if value is not None})
-        gone = check_labels({name: "" for name, value in given.items() if value is None})
+        given = labels or {}
+        if isinstance(given, Mapping):
+            check_labels({name: "" if value is None else value for name, value in given.items()})
+        else:
+            check_labels(given)
         if note is None and not given:
             raise InvalidInput("note", "is missing, and no labels are given either.")
         event = Annotated(
             note=check_optional_text(note, field="note", chars_max=_TEXT),
-            labels={**kept, **dict.fromkeys(gone)},
+            labels=dict(sorted(given.items())),
         )
         request = self._request(run, [event], EXISTS)
         return recorded(request, self._append(request))
@@ -707,12 +717,22 @@ class Ledger:
             EventIdReused: when an id is in the log with other content.
             OutcomeUnknown: when the connection was lost during the commit.
         """
+        if isinstance(events, str | bytes) or not isinstance(events, Sequence):
+            raise InvalidInput("events", f"is {type(events).__name__}; a list of events is needed.")
         if not 1 <= len(events) <= limits.EVENTS_PER_APPEND_MAX:
             raise InvalidInput(
                 "events", f"has {len(events):,} events; 1 to {limits.EVENTS_PER_APPEND_MAX:,} are allowed."
             )
-        run = self._run_id(run_id)
-        return self._append(self._request(run, events, when, event_ids=event_ids))
+        for index, event in enumerate(events):
+            if type(event) not in EVENT_TYPES:
+                raise InvalidInput(f"events[{index}]", f"is {type(event).__name__}; an event of a run is needed.")
+        if sum(isinstance(event, TERMINAL_EVENTS) for event in events) > 1:
+            raise InvalidInput("events", "hold two terminal events; a run ends once.")
+        _check_condition(when)
+        request = self._request(self._run_id(run_id), events, when, event_ids=event_ids)
+        for event, made in zip(events, request.events, strict=True):
+            check_event(event, made.payload)
+        return self._append(request)
 
     def resolve(self, unknown: OutcomeUnknown) -> Appended:
         """Settle an append whose outcome is unknown: find its events, or append them once.
@@ -736,9 +756,11 @@ class Ledger:
             after_version: Start after this version.
             up_to: Stop after this version, or before the first event recorded after this moment.
         """
-        run, version = self._run_id(run_id), after_version
+        run, version = self._run_id(run_id), check_integer(after_version, field="after_version", at_least=0)
         latest = timestamp(check_time(up_to, field="up_to")) if isinstance(up_to, datetime) else None
-        last_version = up_to if isinstance(up_to, int) else None
+        last_version = None
+        if up_to is not None and not isinstance(up_to, datetime):
+            last_version = check_integer(up_to, field="up_to", at_least=0)
         while True:
             page = self.store.read_run(run, after_version=version, limit=limits.PAGE_EVENTS_MAX)
             for event in decode_page(page.events):
@@ -763,7 +785,7 @@ class Ledger:
         """
         check_integer(after, field="after", at_least=0)
         limit = check_integer(page_size, field="page_size", at_least=1, at_most=limits.PAGE_EVENTS_MAX)
-        wanted = None if types is None else frozenset(types)
+        wanted = _types(types)
         while True:
             page = self.store.read_log(after_position=after, limit=limit)
             for event in decode_page(page.events):
@@ -788,7 +810,7 @@ class Ledger:
         """
         check_integer(after, field="after", at_least=0)
         run = None if run_id is None else self._run_id(run_id)
-        return Subscription(self.store, after=after, types=types, run_id=run)
+        return Subscription(self.store, after=after, types=_types(types), run_id=run)
 
     def state(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
         """Fold a run from its events, now, up to a version, or up to a moment.
@@ -933,6 +955,22 @@ def recorded(request: AppendRequest, appended: Appended) -> RecordedRunEvent:
     """Give the last event of an append as the log has it, without asking the log."""
     event = request.events[-1]
     return decode_page(join_page([(appended.positions[-1], appended.version, event.envelope, event.payload)]))[0]
+
+
+def _check_condition(when: Condition) -> None:
+    if not isinstance(when, Condition):
+        raise InvalidInput("when", f"is {type(when).__name__}; a condition such as exactly(3) is needed.")
+    check_integer(when.version, field="when.version", at_least=0)
+    check_integer(when.epoch, field="when.epoch", at_least=0, at_most=limits.ATTEMPTS_MAX)
+    check_optional_text(when.fence, field="when.fence", chars_max=limits.KEY_CHARS_MAX)
+
+
+def _types(types: Sequence[str] | None) -> frozenset[str] | None:
+    if types is None:
+        return None
+    if isinstance(types, str) or not isinstance(types, Iterable):
+        raise InvalidInput("types", f"is {type(types).__name__}; a list of event types is needed.")
+    return frozenset(check_text(name, field="types", chars_max=_NAME) for name in types)
 
 
 def _chunks(lines: list[str]) -> Iterator[list[str]]:

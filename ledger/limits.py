@@ -13,7 +13,7 @@ INTEGER_MAX: Final = 2**53 - 1
 DEPTH_MAX: Final = 64
 """Nesting levels of lists and objects in one value: JSON parsers recurse, and the first to give up decides."""
 NODES_MAX: Final = 100_000
-"""Values of every kind inside one event."""
+"""Values of every kind inside one input, or one result."""
 INPUT_BYTES_MAX: Final = 256 * 1024
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 """Canonical bytes of one event's payload."""

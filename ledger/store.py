@@ -101,7 +101,7 @@ class KeyTaken(LedgerError):
 
 
 class AppendRequest(msgspec.Struct, frozen=True):
-    """One append: events of one stream, and what must hold."""
+    """One append: events of one stream, of which at most one closes it, and what must hold."""
 
     run_id: RunId
     condition: Condition

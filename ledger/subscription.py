@@ -5,7 +5,7 @@ delivery is the same read, made again when something wakes it. A lost wake-up co
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -28,10 +28,10 @@ class Subscription:
         position: Of the last event that was delivered or passed over: what to remember, and to start after next time.
     """
 
-    def __init__(self, store: Store, *, after: int, types: Sequence[str] | None, run_id: RunId | None) -> None:
+    def __init__(self, store: Store, *, after: int, types: frozenset[str] | None, run_id: RunId | None) -> None:
         self.position = after
         self._store = store
-        self._types = None if types is None else frozenset(types)
+        self._types = types
         self._run_id = run_id
         self._closed = threading.Event()
         self._listener = store.listen()  # before the first read: what commits in between wakes us

@@ -8,6 +8,7 @@ msgspec writes them, and since the bytes are stored nobody ever has to write the
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
@@ -20,15 +21,19 @@ from ledger import limits
 from ledger.envelope import Envelope, commitment, encode_envelope
 from ledger.errors import InvalidInput, InvariantBroken
 from ledger.events import EventId, NewEvent, RecordedEvent, RunId
+from ledger.run.credentials import refuse_secrets
 from ledger.run.events import (
     EVENT_TYPES,
     TERMINAL_EVENTS,
+    Aborted,
     Enqueued,
     RunEvent,
+    ShardResultAppended,
     ShardRetried,
     schema_version_of,
     type_of,
 )
+from ledger.run.values import check_json, check_results
 
 RecordedRunEvent = RecordedEvent[RunEvent]
 
@@ -108,6 +113,41 @@ def encode(event: RunEvent) -> bytes:
             f"has {len(payload):,} bytes; {limits.PAYLOAD_BYTES_MAX:,} are allowed in one event.",
         )
     return payload
+
+
+def check_event(event: RunEvent, payload: bytes) -> None:
+    """Check an event that no command made: what is written must be readable for ever, and alike everywhere.
+
+    Types and time zones are checked by reading the payload back, which costs a fraction of looking at every value.
+
+    Args:
+        event: The event.
+        payload: Its bytes.
+
+    Raises:
+        InvalidInput: when a value cannot be stored, or the event would be read back as another one.
+        SecretInInput: when an `enqueued` event's input holds what looks like a credential.
+    """
+    name = type_of(event)
+    if isinstance(event, ShardResultAppended):
+        check_results(event.results)
+    elif isinstance(event, Aborted):
+        check_results(event.skipped, field="skipped")
+    elif isinstance(event, Enqueued):
+        check_json(event.input, field="input")
+        refuse_secrets(event.input, field="input")
+    elif _SUSPICIOUS.search(payload):
+        check_json(msgspec.to_builtins(event), field=name)
+    try:
+        read = _decode(payload)
+    except msgspec.MsgspecError as exc:
+        raise InvalidInput(name, f"could not be read again: {exc}.") from exc
+    if read != event:
+        raise InvalidInput(name, "would be read as another event: a value is not of its field's type.")
+
+
+_SUSPICIOUS: Final = re.compile(rb"\\u0000|[0-9]{16}")
+"""What NUL and integers past 2^53 look like in a payload; not all that looks so is."""
 
 
 def to_new_events(

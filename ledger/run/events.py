@@ -7,12 +7,11 @@ old struct stays here under its old tag, the new one gets the tag `<type>.<schem
 Fields with a default are left out of the bytes while they have it, so a new optional field changes no stored event.
 """
 
-from datetime import datetime
 from typing import TypeAlias
 
 import msgspec
 
-from ledger.run.values import GateOutcome, JsonObject
+from ledger.run.values import GateOutcome, JsonObject, Moment
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -33,14 +32,14 @@ class Enqueued(_Event, frozen=True, tag="enqueued"):
     """
 
     kind: str
-    enqueued_at: datetime
+    enqueued_at: Moment
     project: str | None = None
     input: JsonObject = {}
     labels: dict[str, str] = {}
     shard_count: int | None = None
     total: int | None = None
     priority: int = 0
-    not_before: datetime | None = None
+    not_before: Moment | None = None
     attempts_max: int = 1
     idempotency_key: str | None = None
     exclusive_key: str | None = None
@@ -58,7 +57,7 @@ class Started(_Event, frozen=True, tag="started"):
     """A worker began an attempt; attempts count from 1."""
 
     attempt: int
-    started_at: datetime
+    started_at: Moment
     worker: str
 
 
@@ -154,7 +153,7 @@ class AttemptFailed(_Event, frozen=True, tag="attempt_failed"):
 
     error: str
     error_category: str | None = None
-    retry_at: datetime | None = None
+    retry_at: Moment | None = None
 
 
 class Interrupted(_Event, frozen=True, tag="interrupted"):
@@ -171,7 +170,7 @@ class Resumed(_Event, frozen=True, tag="resumed"):
 
 class AbortRequested(_Event, frozen=True, tag="abort_requested"):
     reason: str | None = None
-    deadline: datetime | None = None
+    deadline: Moment | None = None
 
 
 class FinalizationStarted(_Event, frozen=True, tag="finalization_started"):
@@ -183,13 +182,13 @@ class FinalizationStarted(_Event, frozen=True, tag="finalization_started"):
 class Completed(_Event, frozen=True, tag="completed"):
     """The run did its work. What its results say is the verdict, not this."""
 
-    finished_at: datetime
+    finished_at: Moment
     output_ref: str | None = None
     duration_ms: int | None = None
 
 
 class Failed(_Event, frozen=True, tag="failed"):
-    finished_at: datetime
+    finished_at: Moment
     error: str
     error_category: str | None = None
     failure_summary: str | None = None
@@ -204,7 +203,7 @@ class Aborted(_Event, frozen=True, tag="aborted"):
         skipped: Results of the tests that never ran, counted with the results of no shard.
     """
 
-    finished_at: datetime
+    finished_at: Moment
     reason: str | None = None
     mode: str = "user"
     skipped: list[JsonObject] = []
@@ -214,7 +213,7 @@ class Aborted(_Event, frozen=True, tag="aborted"):
 class Deleted(_Event, frozen=True, tag="deleted"):
     """The run went to the recycle bin."""
 
-    deleted_at: datetime
+    deleted_at: Moment
     reason: str | None = None
 
 

@@ -43,8 +43,8 @@ from ledger.run.events import (
 from ledger.run.values import PASSED_RESULTS, SKIPPED_RESULTS, GateOutcome, JsonObject, Status, Verdict
 
 _DISPATCH_SKIPS: Final = ("over_budget", "skipped_no_impact")
-"""Skip reasons of tests that were left out before dispatch: they survive every retry (Sentri's contract). A tuple, since
-a reason may be any JSON and a set would have to hash it."""
+"""Skip reasons of tests that were left out before dispatch: they survive every retry (Sentri's contract). A tuple, for
+a reason may be any JSON, and a set would have to hash it."""
 
 _AFTERWARDS: Final = (LogAppended, ArtifactRecorded, Annotated, Deleted, Restored, Purged)
 """What may still happen to a finished run."""
@@ -216,24 +216,38 @@ def evolve(state: RunState, event: RecordedRunEvent) -> RunState:
 def fold(state: RunState, events: Iterable[RecordedRunEvent]) -> RunState:
     """Give the state after more events; the given state stays as it is."""
     folded = copy(state)
-    for event in events:
-        apply(folded, event)
+    apply_all(folded, events)
     return folded
 
 
 def apply(state: RunState, event: RecordedRunEvent) -> None:
-    """Fold one event into a state that the caller owns: what `evolve` does, without the copy.
+    """Fold one event into a state that the caller owns: what `evolve` does, without the copy."""
+    apply_all(state, (event,))
 
-    Projections fold millions of events; measured, a copy an event would be most of their work.
+
+def apply_all(state: RunState, events: Iterable[RecordedRunEvent]) -> None:
+    """Fold events into a state that the caller owns: what `fold` does, without the copy.
+
+    Projections fold millions of events; measured, a copy an event would be most of their work, and the figures, which
+    follow from the counts, a third of the rest if they were set after each event.
     """
-    state.version = event.version
-    state.position = event.position
-    state.updated_at = event.recorded_at
-    if event.data is None:  # the payload of a purged run is gone; what its rows said goes with it
-        return
-    if state.closed_version and not isinstance(event.data, _AFTERWARDS):
-        return
-    _apply(state, event.data, event.version)
+    event = None
+    for event in events:
+        data = event.data
+        if data is None:  # the payload of a purged run is gone; what its rows said goes with it
+            continue
+        if state.closed_version and not isinstance(data, _AFTERWARDS):
+            continue
+        if isinstance(data, ShardResultAppended):  # nearly every event of a run; spares the matching
+            _append_results(state, data)
+        else:
+            state.updated_at = event.recorded_at
+            _apply(state, data, event.version)
+    if event is not None:
+        state.version = event.version
+        state.position = event.position
+        state.updated_at = event.recorded_at
+        _set_figures(state)
 
 
 def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C901 - one arm an event, none nested
@@ -247,7 +261,6 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
             state.stats_failed = _safe(state.stats_failed + event.failed)
             state.total_delta = _safe(state.total_delta + event.total)
             state.stats_used = state.stats_used or bool(event.passed or event.failed)
-            _set_figures(state)
         case ShardCompleted():
             _complete_shard(state, event)
         case Enqueued():
@@ -274,7 +287,6 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
             state.error = event.reason
             state.error_category = event.mode
             _tally(state, state.unsharded, event.skipped)
-            _set_figures(state)
         case PhaseEntered():
             state.phase = event.phase
         case VersionResolved():
@@ -282,10 +294,8 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case GateFinished():
             gate = Gate(event.gate, event.outcome, event.summary, event.log_ref, version)
             state.gates = {**state.gates, event.gate: gate}
-            _set_figures(state)
         case ShardRetried():
             _shard_at(state, event.shard, event.shard_attempt)
-            _set_figures(state)
         case ArtifactRecorded():
             state.artifact_count += 1
         case Annotated():
@@ -334,7 +344,6 @@ def _enqueue(state: RunState, event: Enqueued) -> None:
     state.phases = event.phases
     state.failed_verdict_fails = event.failed_verdict_fails
     state.expected_total = event.total
-    state.total = event.total or 0
 
 
 def _run(state: RunState, worker: str, version: int) -> None:
@@ -365,7 +374,6 @@ def _append_results(state: RunState, event: ShardResultAppended) -> None:
         shard = _shard_at(state, event.shard, event.shard_attempt)
         if shard is not None:
             _tally(state, shard.results, _unseen(shard.results, event))
-    _set_figures(state)
 
 
 def _unseen(tally: Tally, event: ShardResultAppended) -> list[JsonObject]:
@@ -374,6 +382,9 @@ def _unseen(tally: Tally, event: ShardResultAppended) -> list[JsonObject]:
     if first is None:
         return results
     end, start = first + len(results), tally.next_sequence
+    if first == start:
+        tally.next_sequence = end
+        return results
     filled = _fill_gaps(tally, first, end) if first < start and tally.gaps else []
     if end > start:
         if first > start:
@@ -413,7 +424,6 @@ def _complete_shard(state: RunState, event: ShardCompleted) -> None:
         shard.is_completed = True
         shard.exit_code = event.exit_code
         state.keyed_completions += 1
-    _set_figures(state)
 
 
 def _shard_at(state: RunState, number: int, attempt: int) -> Shard | None:
@@ -438,17 +448,17 @@ def _discard_attempt(state: RunState) -> None:
     state.keyed_completions = state.anonymous_completions = 0
     state.stats_passed = state.stats_failed = 0
     state.finalizer = None
-    _set_figures(state)
 
 
 def _tally(state: RunState, tally: Tally, results: Sequence[JsonObject]) -> None:
     """Count results into one part of the run and into its sum."""
+    of_part, of_run = tally.statuses, state.statuses
     for result in results:
         status = result.get("status")
         if not isinstance(status, str):
             status = _NO_STATUS
-        tally.statuses[status] = tally.statuses.get(status, 0) + 1
-        state.statuses[status] = state.statuses.get(status, 0) + 1
+        of_part[status] = of_part.get(status, 0) + 1
+        of_run[status] = of_run.get(status, 0) + 1
         if status in PASSED_RESULTS:
             state.counted_passed += 1
         elif status in SKIPPED_RESULTS:
@@ -487,6 +497,8 @@ def _safe(figure: int) -> int:
 
 
 def _verdict(state: RunState) -> Verdict:
+    if not state.gates:
+        return Verdict.FAILED if state.failed > 0 else Verdict.PASSED if state.passed > 0 else Verdict.NONE
     outcomes = {gate.outcome for gate in state.gates.values()}
     if state.failed > 0 or GateOutcome.FAILED in outcomes:
         return Verdict.FAILED

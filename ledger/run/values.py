@@ -9,10 +9,15 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Annotated, Any, Final
+
+import msgspec
 
 from ledger import limits
 from ledger.errors import InvalidInput
+
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
+"""A point in time; one without a time zone is none, and is not read either."""
 
 JsonObject = dict[str, Any]
 """A JSON object as Python holds it: text keys; text, safe integers, finite floats, booleans, None, lists, objects."""
@@ -58,6 +63,7 @@ SKIPPED_RESULTS: Final = frozenset({"skipped", "xfailed"})
 """Result statuses that count as neither; every other status counts as failed."""
 
 _RUN_ID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+_UNSTORABLE: Final = re.compile("[\0\ud800-\udfff]")
 _TRACEPARENT: Final = re.compile(r"00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}")
 
 
@@ -118,13 +124,16 @@ def check_time(value: datetime, *, field: str) -> datetime:
     """Check one moment and give it in UTC.
 
     Raises:
-        InvalidInput: when it carries no time zone.
+        InvalidInput: when it carries no time zone, or lies before the year 1 or after 9999 in UTC.
     """
     if not isinstance(value, datetime):
         raise InvalidInput(field, f"is {type(value).__name__}; a datetime is needed.")
     if value.tzinfo is None:
         raise InvalidInput(field, f"{value.isoformat()} has no time zone; give it one, for example UTC.")
-    return value.astimezone(UTC)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError as exc:
+        raise InvalidInput(field, f"{value.isoformat()} lies outside the years 1 to 9999 in UTC.") from exc
 
 
 def check_traceparent(value: str | None) -> str | None:
@@ -197,7 +206,7 @@ def _check_node(value: object, path: str, depth: int, budget: list[int]) -> None
             raise InvalidInput(path, f"is nested deeper than {limits.DEPTH_MAX} levels.")
         budget[0] -= len(value)  # type: ignore[arg-type]
         if budget[0] < 0:
-            raise InvalidInput(path, f"brings the event to more than {limits.NODES_MAX:,} values.")
+            raise InvalidInput(path, f"brings it to more than {limits.NODES_MAX:,} values.")
         if kind is dict:
             _check_object(value, path, depth, budget)  # type: ignore[arg-type]
         else:
@@ -239,35 +248,29 @@ def cut(text: str, *, chars_max: int) -> str:
 
 def clean(text: str) -> str:
     """Make any text storable: NUL and lone surrogates become U+FFFD. For output that nobody chose, such as logs."""
-    if "\0" in text:
-        text = text.replace("\0", "\ufffd")
-    return text if text.isascii() else text.encode(errors="replace").decode() if _has_surrogate(text) else text
+    return text if text.isascii() and "\0" not in text else _UNSTORABLE.sub("\ufffd", text)
 
 
-def _has_surrogate(text: str) -> bool:
-    return any("\ud800" <= character <= "\udfff" for character in text)
-
-
-def check_results(results: Sequence[Mapping[str, Any]]) -> list[JsonObject]:
+def check_results(results: Sequence[Mapping[str, Any]], *, field: str = "results") -> list[JsonObject]:
     """Check test results: each an object with a `status`.
 
     Raises:
         InvalidInput: with the path of the first value that cannot be stored.
     """
     if type(results) is not list and (isinstance(results, str | bytes) or not isinstance(results, Sequence)):
-        raise InvalidInput("results", f"is {type(results).__name__}; a list of objects is needed.")
+        raise InvalidInput(field, f"is {type(results).__name__}; a list of objects is needed.")
     for index, result in enumerate(results):
         if type(result) is not dict:
-            raise InvalidInput(f"results[{index}]", f"is {type(result).__name__}; an object is needed.")
+            raise InvalidInput(f"{field}[{index}]", f"is {type(result).__name__}; an object is needed.")
         status = result.get("status")
         if type(status) is not str or not 0 < len(status) <= limits.RESULT_STATUS_CHARS_MAX:
             raise InvalidInput(
-                f"results[{index}].status",
+                f"{field}[{index}].status",
                 f"is {_shown(status)}; a text such as passed, failed or skipped is needed,"
                 f" {limits.RESULT_STATUS_CHARS_MAX} characters at most.",
             )
         if not _is_plain(result):
-            check_json(result, field=f"results[{index}]")
+            check_json(result, field=f"{field}[{index}]")
     return list(results)  # type: ignore[arg-type]
 
 
