@@ -2,10 +2,10 @@
 
 Of a result it keeps what it is counted by, of log lines only that they are there, of an envelope who and when: less to
 decode and a fraction of the memory. The slim events are subclasses of the ledger's own, with the same tags, so
-`ledger.run.state.apply` takes them as they are.
+`ledger.run.state.apply_all` takes them as they are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -69,9 +69,10 @@ class FoldEvent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     def recorded_at(self) -> datetime:
         return datetime.fromisoformat(self.envelope.recorded_at)
 
-    def as_recorded(self) -> RecordedRunEvent:
-        """Give it to the rules of a run: it has the attributes that they use, so nothing is copied."""
-        return cast(RecordedRunEvent, self)
+
+def as_recorded(events: Sequence[FoldEvent]) -> Sequence[RecordedRunEvent]:
+    """Give events to the rules of a run: they have the attributes that those use, so nothing is copied."""
+    return cast(Sequence[RecordedRunEvent], events)
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):

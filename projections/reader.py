@@ -12,9 +12,9 @@ from typing import Final, TypeVar, Unpack
 from ledger.api import Ledger
 from ledger.errors import RunNotFound
 from ledger.events import RunId
-from ledger.run.state import Run, RunState, apply, as_run, initial
+from ledger.run.state import Run, RunState, apply_all, as_run, initial
 from ledger.run.values import check_integer, check_uuid
-from projections.decoding import read_events
+from projections.decoding import as_recorded, read_events
 from projections.projector import PAGE_EVENTS, catch_up
 from projections.queries import (
     ListedRun,
@@ -160,7 +160,6 @@ class Runs:
         more = True
         while more:
             page = self._log.store.read_run(run, after_version=state.version, limit=PAGE_EVENTS)
-            for event in read_events(page.events):
-                apply(state, event.as_recorded())
+            apply_all(state, as_recorded(read_events(page.events)))
             more = page.more
         return state

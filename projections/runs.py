@@ -1,6 +1,6 @@
 """The `runs` projection: one row a run, as lists show it.
 
-The fold is the ledger's own (`ledger.run.state.apply`), so a row can never say something else than a decision sees.
+The fold is the ledger's own (`ledger.run.state.apply_all`), so a row can never say something else than a decision sees.
 """
 
 from collections.abc import Sequence
@@ -10,8 +10,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from ledger.run.codec import encode_json, timestamp
-from ledger.run.state import Run, RunState, apply, initial
-from projections.decoding import FoldEvent
+from ledger.run.state import Run, RunState, apply_all, initial
+from projections.decoding import FoldEvent, as_recorded
 
 
 @dataclass(slots=True)
@@ -84,8 +84,7 @@ class RunsProjection:
             row = RunRow(initial(first.run_id), first.envelope.recorded_at)
         row.last_recorded_at = max(row.last_recorded_at, *[event.envelope.recorded_at for event in events])
         state = row.state
-        for event in events:
-            apply(state, event.as_recorded())
+        apply_all(state, as_recorded(events))
         row.version = state.version
         return row
 
