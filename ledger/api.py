@@ -76,6 +76,7 @@ from ledger.store import (
     Condition,
     KeyClaim,
     KeyTaken,
+    Rule,
     Store,
     unless_closed,
 )
@@ -958,7 +959,7 @@ def recorded(request: AppendRequest, appended: Appended) -> RecordedRunEvent:
 
 
 def _check_condition(when: Condition) -> None:
-    if not isinstance(when, Condition):
+    if not isinstance(when, Condition) or not isinstance(when.rule, Rule):
         raise InvalidInput("when", f"is {type(when).__name__}; a condition such as exactly(3) is needed.")
     check_integer(when.version, field="when.version", at_least=0)
     check_integer(when.epoch, field="when.epoch", at_least=0, at_most=limits.ATTEMPTS_MAX)
