@@ -66,7 +66,7 @@ class Settings:
     ) -> None:
         self._flags = flags or {}
         self._environ = environ
-        self._folder = folder or Path.cwd()
+        self._folder = folder or _working_directory()
         self._project = _read(_upward(self._folder, os.path.isfile, PROJECT_FILE))
         self._user = _read(_user_file(environ))
 
@@ -102,6 +102,13 @@ class Settings:
         if known is not None:
             return known
         return (self._folder if self._project is None else self._project.path.parent) / PROJECT_FOLDER
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError as exc:
+        raise click.UsageError("the working directory does not exist any more. Go to one that does.") from exc
 
 
 def _upward(folder: Path, is_there: Callable[[Path], bool], name: str) -> Path | None:

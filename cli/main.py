@@ -65,7 +65,8 @@ docs/reference/exit-codes.md. By name, since importing the ledger to end a comma
 than the command. 0 is success, 4 is kept for authentication."""
 
 DEFECT: Final = 70
-"""An error that nobody foresaw (EX_SOFTWARE of sysexits.h): never mistaken for a run's outcome."""
+"""An error that nobody foresaw (EX_SOFTWARE of sysexits.h): never mistaken for a run's outcome. What the system refused
+(a full disk behind a redirection) is told in a line, anything else with its traceback."""
 
 _SILENT: Final = frozenset({"KeyboardInterrupt", "Abort", "EOFError", "BrokenPipeError"})
 
@@ -175,11 +176,11 @@ def exit_code_of(error: BaseException) -> int:
 
 def _report(error: BaseException, args: list[str]) -> int:
     code = exit_code_of(error)
-    if isinstance(error, BrokenPipeError):
+    if isinstance(error, OSError):
         _forget_stdout()
     if not _SILENT.isdisjoint(kind.__name__ for kind in type(error).__mro__):
         return code
-    if code == DEFECT:
+    if code == DEFECT and not isinstance(error, OSError):
         import traceback
 
         traceback.print_exception(error)

@@ -34,7 +34,7 @@ VERDICTS: Final = ("none", "passed", "failed", "blocked")
 INPUT_CHARS_MAX: Final = 8 * 1024 * 1024
 """Of a file or stdin that is read as JSON: far above what a ledger takes, far below what a machine has."""
 
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)")
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
     "s": timedelta(seconds=1),
@@ -119,7 +119,7 @@ class RunIdType(_Written):
         try:
             from projections.reader import Runs
 
-            with reading_ledger(Settings({"url": ctx.params.get("url")})["url"]) as log:
+            with reading_ledger(ctx.params.get("url") or Settings()["url"]) as log:
                 runs = Runs(log).list(limit=100).runs
         except Exception:  # a shell that completes must not be shown an error, whatever it is
             runs = []
@@ -213,9 +213,15 @@ def url_option(command: Command) -> Command:
     return click.option(
         "--url",
         metavar="URL",
-        callback=lambda _context, _parameter, value: Settings({"url": value})["url"],
+        callback=_url,
         help="The ledger: sqlite:///path or postgresql://…  [RUNFOLD_URL; default: .runfold/runs.db]",
     )(command)
+
+
+def _url(context: click.Context, _parameter: click.Parameter, value: str | None) -> Setting | None:
+    if context.resilient_parsing and value is None:
+        return None  # a shell completes something; whatever is wrong with the settings is told when they are used
+    return Settings({"url": value})["url"]
 
 
 @contextmanager
@@ -254,7 +260,7 @@ def require_ledger(url: Setting) -> None:
     """
     refuse_memory(url)
     path = url.value.removeprefix("sqlite:///")
-    if path != url.value:
+    if path != url.value and path and not path.startswith(":"):
         import os
 
         if not os.path.exists(path):

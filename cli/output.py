@@ -149,6 +149,10 @@ class Output:
             return ""
         return relative(moment, now=datetime.now(UTC)) if self.is_relative else iso(moment)
 
+    def plain(self, value: object) -> str:
+        """Give a value as programs read it; a time is in ISO form unless another is asked for."""
+        return self.moment(value) if self.is_relative and isinstance(value, datetime) else _plain(value)
+
     def rows(
         self,
         columns: Sequence[Column[Item]],
@@ -164,7 +168,7 @@ class Output:
         """Print what is known of one thing, a line each: name and value; on a terminal, only what is not empty."""
         for name, value in facts:
             if not self.is_terminal:
-                self.line(f"{name}\t{_plain(value)}")
+                self.line(f"{name}\t{self.plain(value)}")
                 continue
             cell = value if isinstance(value, Cell) else Cell(_plain(value))
             if cell.text:
@@ -208,7 +212,7 @@ class Rows(Generic[Item]):
             self._write_table(items)
         else:
             for item in items:
-                self._output.line("\t".join([_plain(column.value(item)) for column in self._columns]))
+                self._output.line("\t".join([self._output.plain(column.value(item)) for column in self._columns]))
         self.count += len(items)
         if self._is_live:
             self._output.flush()
@@ -219,7 +223,7 @@ class Rows(Generic[Item]):
             return
         if not self.count:
             self._output.line(self._opening())
-        end = "]" if self._member is None else f"], {_members(beside)}}}"
+        end = "]" if self._member is None else f"]{_members(beside)}}}"
         self._output.line(f"\n{end}" if self.count else end)
 
     def _opening(self) -> str:
@@ -310,7 +314,12 @@ def printable(text: str) -> str:
     """Make somebody's text fit for one line: whole escape sequences go, other control characters show as `\\x1b`."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNSAFE.sub(_escaped, _SEQUENCES.sub("", text))
+    return _UNSAFE.sub(_escaped, without_sequences(text))
+
+
+def without_sequences(text: str) -> str:
+    """Take the escape sequences out of a text, such as those for colors."""
+    return _SEQUENCES.sub("", text) if "\x1b" in text else text
 
 
 def _escaped(found: "re.Match[str]") -> str:
@@ -412,4 +421,4 @@ def _plain(value: object) -> str:
 def _members(beside: Mapping[str, object]) -> str:
     import msgspec
 
-    return msgspec.json.encode(beside).decode()[1:-1]
+    return "".join(f', "{name}": {msgspec.json.encode(value).decode()}' for name, value in beside.items())

@@ -163,7 +163,9 @@ def abort(
 def _ask(count: int, *, from_stdin: bool) -> None:
     if from_stdin or not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise click.UsageError(f"{count} runs would be aborted. Say --yes if they are meant, or look with --dry-run.")
-    click.confirm(f"Abort {count} runs?", abort=True, err=True)
+    if not click.confirm(f"Abort {count} runs?", err=True):
+        click.echo("Nothing was aborted.", err=True)
+        raise click.Abort
 
 
 def _aborted(log: "Ledger", run: "Run", *, reason: str | None, dry_run: bool) -> "JsonObject":

@@ -11,7 +11,7 @@ import click
 from cli.config import Setting
 from cli.errors import RunUnsuccessful
 from cli.options import DURATION, RUN_ID, JsonCommand, output_options, reading_ledger, url_option
-from cli.output import Cell, Column, Output, Rows, length_of, printable, shortened
+from cli.output import Cell, Column, Output, Rows, length_of, printable, shortened, without_sequences
 
 if TYPE_CHECKING:
     from ledger.api import Ledger
@@ -151,7 +151,7 @@ def _event_columns(output: Output, *, with_data: bool) -> "list[Column[RecordedR
         Column("POSITION", lambda event: event.position, only="piped"),
         Column(
             "RECORDED",
-            lambda event: event.envelope.recorded_at,
+            lambda event: event.recorded_at,
             lambda event: output.moment(event.recorded_at),
             width=10 if output.is_relative else 27,
         ),
@@ -172,14 +172,17 @@ def _color(event_type: str) -> str | None:
 
 
 def _data(event: "RecordedRunEvent") -> str:
-    import msgspec
+    from cli.documents import data_document
+    from ledger.run.codec import encode_json
 
-    return "" if event.data is None else msgspec.json.encode(event.data).decode()
+    data = data_document(event)
+    return "" if data is None else encode_json(data).decode()
 
 
 def _told(event: "RecordedRunEvent") -> str:
     """Tell an event's data in a line: bulk is counted, the rest is named."""
     from cli.documents import data_document
+    from ledger.run.codec import encode_json
 
     data = data_document(event)
     if data is None:
@@ -190,9 +193,9 @@ def _told(event: "RecordedRunEvent") -> str:
             words = [result["status"] for result in value]
             parts.append(", ".join(f"{words.count(word):,} {word}" for word in dict.fromkeys(words)))
         elif name == "lines":
-            parts.append(f"{len(value):,} lines")
+            parts.append(f"{len(value):,} line{'s' if len(value) > 1 else ''}")
         elif not name.endswith("_at"):
-            parts.append(f"{name}={value}")
+            parts.append(f"{name}={value if isinstance(value, str) else encode_json(value).decode()}")
     return " ".join(parts)
 
 
@@ -269,7 +272,9 @@ class _Lines:
     def write(self, lines: "Sequence[JsonObject]") -> None:
         for line in lines:
             shard = f"[{line['shard']}] " if self._with_shard and line["shard"] is not None else ""
-            self._output.line(self._output.paint(shard, "dim") + printable(line["line"].expandtabs()))
+            self._output.line(
+                self._output.paint(shard, "dim") + printable(without_sequences(line["line"]).expandtabs())
+            )
 
     def close(self) -> None:
         """Nothing is left open."""
