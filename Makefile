@@ -41,6 +41,9 @@ bench: $(STAMP)  ## Measure, as ratios against peers and the raw databases
 campaign: $(STAMP)  ## Run the long forms of the fault and model tests
 	RUNFOLD_CAMPAIGN=1 $(VENV)/bin/python -m pytest tests --timeout=7200
 
+docs: $(STAMP)  ## Write the pages and schemas that the code says itself
+	$(VENV)/bin/python docs/reference/generate.py
+
 build: $(STAMP)  ## Build the wheel and the source distribution
 	$(UV) build --quiet
 

@@ -15,6 +15,7 @@ DEPTH_MAX: Final = 64
 NODES_MAX: Final = 100_000
 """Values of every kind inside one input, or one result."""
 INPUT_BYTES_MAX: Final = 256 * 1024
+"""Canonical bytes of one run's input: what is larger belongs beside the ledger, with a reference here."""
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 """Canonical bytes of one event's payload."""
 
@@ -34,20 +35,29 @@ LOG_LINE_CHARS_MAX: Final = 16_384
 
 # --- counts -------------------------------------------------------------------------------------------------
 LABELS_MAX: Final = 32
+"""Labels of one `enqueue` or one `annotate`."""
 PHASES_MAX: Final = 64
+"""Phases that a kind declares."""
 SHARDS_MAX: Final = 10_000
+"""Slices of one run."""
 ATTEMPTS_MAX: Final = 1_000
+"""Attempts of one run, and of one shard."""
 PRIORITY_MAX: Final = 1_000_000
+"""Largest priority; the smallest is its negative."""
 RESULTS_PER_EVENT_MAX: Final = 1_000
 """`append_results` splits a longer list into several events of one append."""
 LOG_LINES_PER_EVENT_MAX: Final = 1_000
+"""`append_log` splits more lines into several events."""
 EVENTS_PER_APPEND_MAX: Final = 10_000
+"""Events that are appended all or nothing."""
 RESULT_STATUS_CHARS_MAX: Final = 32
+"""The `status` of one result."""
 
 # --- reading ------------------------------------------------------------------------------------------------
 PAGE_EVENTS_MAX: Final = 5_000
 """Events a store hands out at once; measured best for decoding, and it bounds a reader's memory."""
 PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+"""Bytes of one page on a database, unless a single event has more."""
 LIST_ROWS_MAX: Final = 1_000
 """Rows of one page of a list."""
 

@@ -23,11 +23,20 @@ class Enqueued(_Event, frozen=True, tag="enqueued"):
 
     Attributes:
         kind: What kind of work, such as `test` or `script.pull`.
-        enqueued_at: When; not before `not_before` it may start.
+        enqueued_at: When it was asked for.
+        project: Whose run it is; keys are apart between projects.
+        input: What the run needs to know, without secrets.
+        labels: Names and values to find it by.
         shard_count: Into how many slices it is cut; None when it is not.
         total: How many results are expected; None when nobody knows.
+        priority: The higher, the sooner it is claimed.
+        not_before: When it may start at the earliest; later than `enqueued_at`, the run is scheduled.
+        attempts_max: How often it may be started.
+        idempotency_key: The same key with the same facts gives the same run.
+        exclusive_key: At most one active run holds it.
         phases: The order of its phases, when its kind declares one.
         failed_verdict_fails: Whether completing with a failed verdict fails the run.
+        parent_run_id: The run that this one is a part of.
         retry_of: The finished run that this one repeats.
     """
 
@@ -62,6 +71,8 @@ class Started(_Event, frozen=True, tag="started"):
 
 
 class PhaseEntered(_Event, frozen=True, tag="phase_entered"):
+    """The running run entered a phase."""
+
     phase: str
 
 
@@ -125,6 +136,8 @@ class ShardRetried(_Event, frozen=True, tag="shard_retried"):
 
 
 class ArtifactRecorded(_Event, frozen=True, tag="artifact_recorded"):
+    """Something that the run made is kept somewhere."""
+
     name: str
     uri: str
     shard: int | None = None
@@ -169,6 +182,8 @@ class Resumed(_Event, frozen=True, tag="resumed"):
 
 
 class AbortRequested(_Event, frozen=True, tag="abort_requested"):
+    """Somebody asked the run's workers to stop, until the deadline where there is one."""
+
     reason: str | None = None
     deadline: Moment | None = None
 
@@ -188,6 +203,14 @@ class Completed(_Event, frozen=True, tag="completed"):
 
 
 class Failed(_Event, frozen=True, tag="failed"):
+    """The run could not do its work.
+
+    Attributes:
+        error: What went wrong, its head and tail kept when it was too long.
+        error_category: A word for it, for programs.
+        failure_summary: The headline.
+    """
+
     finished_at: Moment
     error: str
     error_category: str | None = None
