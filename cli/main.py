@@ -164,6 +164,10 @@ def _run(args: list[str]) -> int:
             runfold.invoke(context)
     except click.exceptions.Exit as exit:
         return exit.exit_code
+    except click.UsageError as error:
+        if type(error).__name__ != "NoArgsIsHelpError" or error.ctx is None:  # a group alone, in click 8.2 and newer
+            raise
+        click.echo(error.ctx.get_help())
     return 0
 
 

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from io import TextIOWrapper
 from typing import Any, Final, Generic, Literal, NamedTuple, TextIO, TypeVar
 
 Item = TypeVar("Item")
@@ -170,9 +171,10 @@ class Output:
             if not self.is_terminal:
                 self.line(f"{name}\t{self.plain(value)}")
                 continue
-            cell = value if isinstance(value, Cell) else Cell(_plain(value))
-            if cell.text:
-                self.line(self.paint(name.ljust(_NAMES_WIDTH), "dim") + self.paint(printable(cell.text), cell.style))
+            text, style = value if isinstance(value, Cell) else (str(value or ""), None)
+            lines = [self.paint(printable(line), style) for line in text.splitlines()]
+            if lines:
+                self.line(self.paint(name.ljust(_NAMES_WIDTH), "dim") + f"\n{' ' * _NAMES_WIDTH}".join(lines))
 
 
 class Rows(Generic[Item]):
@@ -292,6 +294,11 @@ def output_for(stream: TextIO, *, form: Form, fields: tuple[str, ...] | None, co
         color: The setting: `auto`, `always` or `never`.
         time_style: The setting: `auto`, `iso` or `relative`.
     """
+    if isinstance(stream, TextIOWrapper):  # an encoding that lacks a character must not end a command
+        if form == "text":
+            stream.reconfigure(errors="backslashreplace")
+        else:
+            stream.reconfigure(encoding="utf-8")
     is_terminal = stream.isatty() and form == "text"
     is_plain = os.environ.get("TERM") == "dumb"
     encoding = (stream.encoding or "ascii").lower().replace("-", "").replace("_", "")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE: Final = 500
 TAIL_MAX: Final = 1_000_000
+REDRAW_S: Final = 0.1
 WATCHED_LINES_MAX: Final = 20
 """Runs that are drawn with a line of their own; the others are counted."""
 
@@ -394,27 +395,33 @@ class _LiveWatch(_Watch):
 
     def __init__(self, output: Output) -> None:
         self._output = output
-        self._drawn = 0
+        self._lines: list[str] = []
+        self._drawn_at = 0.0
 
     def begin(self, states: "Sequence[RunState]") -> None:
-        self.tick(states)
+        self._draw(states)
 
     def tick(self, states: "Sequence[RunState]") -> None:
-        """Draw what has changed; a clock that shows tenths would make a terminal flicker."""
+        from ledger.clock import monotonic
+
+        if monotonic() - self._drawn_at >= REDRAW_S:
+            self._drawn_at = monotonic()
+            self._draw(states)
+
+    def end(self, states: "Sequence[RunState]") -> None:
+        self._draw(states)
+
+    def _draw(self, states: "Sequence[RunState]") -> None:
         chars = shortened([state.run_id for state in states])
         lines = [self._line(state, chars) for state in states[:WATCHED_LINES_MAX]]
         if len(states) > WATCHED_LINES_MAX:
             ended = sum(state.is_terminal for state in states)
             lines.append(f"… {len(states):,} runs, {ended:,} of them ended")
-        if lines != getattr(self, "_lines", None):
-            self._lines = lines
-            up = f"\x1b[{self._drawn}F" if self._drawn else ""
+        if lines != self._lines:
+            up = f"\x1b[{len(self._lines)}F" if self._lines else ""
             self._output.stream.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
             self._output.flush()
-            self._drawn = len(lines)
-
-    def end(self, states: "Sequence[RunState]") -> None:
-        self.tick(states)
+            self._lines = lines
 
     def _line(self, state: "RunState", chars: int) -> str:
         from cli.execution.screen import describe_results

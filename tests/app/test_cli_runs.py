@@ -379,6 +379,30 @@ def test_show_when_on_a_terminal(tmp_path: Path, log: ledger.Ledger) -> None:
     assert "idempotency" not in shown
 
 
+def test_show_when_an_error_has_several_lines(tmp_path: Path, log: ledger.Ledger) -> None:
+    """On a terminal the lines of an error stand below each other; piped they stay on one line."""
+    run = log.enqueue("test").id
+    log.fail(run, error="first\n  second \x1b[2J\tthird")
+
+    shown = runfold_on_terminal("show", run, folder=tmp_path, env={"NO_COLOR": "1"}).out
+    piped = dict(runfold("show", run, folder=tmp_path).rows)
+
+    assert f"error               first\n{' ' * 20}  second \\tthird\n" in shown
+    assert "first\\n  second \\tthird" == piped["error"]
+
+
+def test_list_when_the_encoding_lacks_a_character(tmp_path: Path, log: ledger.Ledger) -> None:
+    """What an encoding cannot say is escaped in text, and JSON is UTF-8 whatever the encoding is."""
+    log.enqueue("test", project="漢é👍")
+    env = {"PYTHONIOENCODING": "ascii"}
+
+    text = runfold("list", folder=tmp_path, env=env)
+    document = runfold("list", "--json", "project", folder=tmp_path, env=env)
+
+    assert "\\u6f22\\xe9\\U0001f44d" == text.rows[0][4]
+    assert "漢é👍" == json.loads(document.out)["runs"][0]["project"]
+
+
 # --- how a run is named -------------------------------------------------------------------------------------
 
 

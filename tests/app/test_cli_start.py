@@ -91,11 +91,10 @@ def test_start_when_the_command_is_misspelled(tmp_path: Path) -> None:
     assert "error: there is no command 'lsit'. Did you mean 'list'? See `runfold --help`.\n" == done.err
 
 
-def test_start_when_nothing_is_asked(tmp_path: Path) -> None:
-    """Without a command the help is shown."""
-    done = run(folder=tmp_path)
-
-    assert "Runs:" in done.out + done.err
+@pytest.mark.parametrize("args", [[], ["projection"], ["db"], ["config"]])
+def test_start_when_nothing_is_asked(tmp_path: Path, args: list[str]) -> None:
+    """A group without a command shows its help."""
+    assert run(*args, "--help", folder=tmp_path) == run(*args, folder=tmp_path)
 
 
 def test_version_when_asked(tmp_path: Path) -> None:
