@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ledger.errors import EventIdReused, RunClosed, RunNotFound, ShardSuperseded, VersionConflict
+from ledger.errors import EventIdReused, RunClosed, RunNotFound, ShardSuperseded, StoreUnavailable, VersionConflict
 from ledger.events import EventId, NewEvent, Page, RunId, join_page
 from ledger.store import Appended, AppendRequest, KeyClaim, KeyTaken, Rule
 
@@ -34,9 +34,10 @@ class MemoryStore:
         self._streams: dict[RunId, list[_Stored]] = {}
         self._by_event_id: dict[EventId, _Stored] = {}
         self._keys: dict[tuple[str, str, str], tuple[RunId, KeyClaim]] = {}
+        self._is_closed = False
 
     def append(self, request: AppendRequest) -> Appended:
-        with self.lock:
+        with self._open():
             duplicate = self._duplicate(request)
             if duplicate is not None:
                 return duplicate
@@ -45,24 +46,29 @@ class MemoryStore:
 
     @contextmanager
     def in_turn(self, run_id: RunId) -> Iterator["MemoryStore"]:
-        with self.lock:
-            yield self
+        with self._open():
+            size, keys = len(self._log), dict(self._keys)
+            try:
+                yield self
+            except BaseException:
+                self._roll_back(size, keys)
+                raise
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
-        with self.lock:
+        with self._open():
             stream = self._streams.get(run_id, [])
             rows = stream[after_version : after_version + limit]
         more = after_version + len(rows) < len(stream)
         return _page(rows, after_position=0, settled_position=0, more=more)
 
     def read_log(self, *, after_position: int, limit: int, unsettled: bool = False) -> Page:
-        with self.lock:
+        with self._open():
             rows = self._log[after_position : after_position + limit]  # positions are 1, 2, 3 … here
             settled = len(self._log)
         return _page(rows, after_position=after_position, settled_position=settled, more=len(rows) == limit)
 
     def find(self, event_ids: Sequence[EventId]) -> dict[EventId, tuple[RunId, int, int]]:
-        with self.lock:
+        with self._open():
             found = [(event_id, self._by_event_id.get(event_id)) for event_id in event_ids]
         return {event_id: (it.run_id, it.version, it.position) for event_id, it in found if it is not None}
 
@@ -71,21 +77,33 @@ class MemoryStore:
 
     def close(self) -> None:
         with self.lock:
+            self._is_closed = True
             self._appended.notify_all()
+
+    @contextmanager
+    def _open(self) -> Iterator[None]:
+        with self.lock:
+            if self._is_closed:
+                raise StoreUnavailable("the ledger in memory was closed. Open it again, which begins an empty one.")
+            yield
 
     def _duplicate(self, request: AppendRequest) -> Appended | None:
         known = [self._by_event_id.get(event.event_id) for event in request.events]
         found = [stored for stored in known if stored is not None]
         if not found:
+            ids = [event.event_id for event in request.events]
+            if len(set(ids)) < len(ids):
+                raise EventIdReused(event_id=ids[0])
             return None
-        same = len(found) == len(request.events) and all(
-            stored.run_id == request.run_id
-            and stored.version == found[0].version + index
-            and (stored.event.type, stored.event.payload) == (event.type, event.payload)
-            for index, (stored, event) in enumerate(zip(found, request.events, strict=True))
-        )
-        if not same:
-            raise EventIdReused(event_id=found[0].event.event_id)
+        for index, (stored, event) in enumerate(zip(known, request.events, strict=True)):
+            is_same = (
+                stored is not None
+                and stored.run_id == request.run_id
+                and stored.version == found[0].version + index
+                and (stored.event.type, stored.event.payload) == (event.type, event.payload)
+            )
+            if not is_same:
+                raise EventIdReused(event_id=event.event_id)
         return Appended(request.run_id, found[-1].version, [stored.position for stored in found], True)
 
     def _check(self, request: AppendRequest) -> None:
@@ -128,6 +146,13 @@ class MemoryStore:
                 del self._keys[key]
         self._appended.notify_all()
         return Appended(run_id, len(stream), positions)
+
+    def _roll_back(self, size: int, keys: dict[tuple[str, str, str], tuple[RunId, KeyClaim]]) -> None:
+        for stored in self._log[size:]:
+            self._streams[stored.run_id].pop()
+            del self._by_event_id[stored.event.event_id]
+        del self._log[size:]
+        self._keys = keys
 
 
 class _MemoryListener:

@@ -358,8 +358,16 @@ class _PostgresTurn:
         return _read_run(self._connection, run_id, after_version=after_version, limit=limit)
 
     def append(self, request: AppendRequest) -> Appended:
+        duplicate = _duplicate(self._connection, request)
+        if isinstance(duplicate, Appended):
+            return duplicate
+        if duplicate is not None:
+            raise duplicate
         self.requests.append(request)
-        return _append(self._connection, request)
+        try:
+            return _append(self._connection, request)
+        except psycopg.errors.UniqueViolation as exc:  # an id came in between, or two of the request's own are one
+            raise EventIdReused(event_id=request.events[0].event_id) from exc
 
 
 _MIGRATIONS_TABLE: Final = """

@@ -383,7 +383,13 @@ class _SqliteTurn:
         return _read_run(self._connection, run_id, after_version=after_version, limit=limit)
 
     def append(self, request: AppendRequest) -> Appended:
-        result = _apply(self._connection, [request])[0]
+        duplicate = _duplicate(self._connection, request)
+        if duplicate is not None:
+            return duplicate
+        try:
+            result = _apply(self._connection, [request])[0]
+        except apsw.ConstraintError as exc:  # the guard passed and no id is there: two of the request's own are one
+            raise EventIdReused(event_id=request.events[0].event_id) from exc
         if isinstance(result, Exception):
             raise result
         return result
