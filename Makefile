@@ -35,9 +35,6 @@ check: $(STAMP)  ## Run the lints: format, ruff, types, import contracts
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
-docs: $(STAMP)  ## Write what is generated from the code: schemas, events, limits, states
-	$(VENV)/bin/python docs/reference/generate.py
-
 bench: $(STAMP)  ## Measure, as ratios against peers and the raw databases
 	$(VENV)/bin/python tests/benchmarks/run.py
 
