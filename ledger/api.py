@@ -47,6 +47,7 @@ from ledger.run.events import (
     TERMINAL_EVENTS,
     Annotated,
     ArtifactRecorded,
+    Enqueued,
     LogAppended,
     RunEvent,
     ShardResultAppended,
@@ -727,6 +728,8 @@ class Ledger:
         for index, event in enumerate(events):
             if type(event) not in EVENT_TYPES:
                 raise InvalidInput(f"events[{index}]", f"is {type(event).__name__}; an event of a run is needed.")
+            if isinstance(event, Enqueued):
+                commands.check_enqueued(event)
         if sum(isinstance(event, TERMINAL_EVENTS) for event in events) > 1:
             raise InvalidInput("events", "hold two terminal events; a run ends once.")
         _check_condition(when)

@@ -9,7 +9,7 @@ Appends that commute (results, stats, logs, artifacts, annotations) need no deci
 run is closed, and nothing else does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ledger import limits
@@ -44,6 +44,7 @@ from ledger.run.values import (
     JsonObject,
     Status,
     Verdict,
+    check_flag,
     check_integer,
     check_json,
     check_labels,
@@ -111,11 +112,47 @@ def decide_enqueue(
         attempts_max=check_integer(attempts, field="attempts_max", at_least=1, at_most=limits.ATTEMPTS_MAX),
         idempotency_key=check_optional_text(idempotency_key, field="idempotency_key", chars_max=key),
         exclusive_key=check_optional_text(exclusive_key, field="exclusive_key", chars_max=key),
-        phases=list(kind.phases),
-        failed_verdict_fails=kind.failed_verdict_fails,
+        phases=_phases(kind.phases),
+        failed_verdict_fails=check_flag(kind.failed_verdict_fails, field="failed_verdict_fails"),
         parent_run_id=parent_run_id,
         retry_of=retry_of,
     )
+
+
+def check_enqueued(event: Enqueued) -> None:
+    """Check an `enqueued` event that no command made, by the command that would have made it.
+
+    What stands in it becomes columns and keys of tables, which hold less on one database than on the other.
+
+    Raises:
+        InvalidInput, SecretInInput: as `decide_enqueue` does.
+    """
+    decide_enqueue(
+        kind=Kind(name=event.kind, phases=event.phases, failed_verdict_fails=event.failed_verdict_fails),  # type: ignore[arg-type]
+        project=event.project,
+        input=event.input,
+        labels=event.labels,
+        shard_count=event.shard_count,
+        total=event.total,
+        priority=event.priority,
+        not_before=event.not_before,
+        attempts_max=event.attempts_max,
+        idempotency_key=event.idempotency_key,
+        exclusive_key=event.exclusive_key,
+        parent_run_id=event.parent_run_id,
+        retry_of=event.retry_of,
+        now=event.enqueued_at,
+    )
+
+
+def _phases(phases: Sequence[str]) -> list[str]:
+    if isinstance(phases, str) or not isinstance(phases, Sequence):
+        raise InvalidInput("phases", f"is {type(phases).__name__}; a list of names is needed.")
+    if len(phases) > limits.PHASES_MAX:
+        raise InvalidInput("phases", f"has {len(phases):,} phases; {limits.PHASES_MAX} are allowed.")
+    for index, phase in enumerate(phases):
+        check_text(phase, field=f"phases[{index}]", chars_max=limits.NAME_CHARS_MAX)
+    return list(phases)
 
 
 def decide_release(run: RunState) -> Events:

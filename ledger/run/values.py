@@ -120,6 +120,17 @@ def check_integer(
     return value
 
 
+def check_flag(value: bool, *, field: str) -> bool:
+    """Check a yes or no.
+
+    Raises:
+        InvalidInput: when it is neither True nor False.
+    """
+    if not isinstance(value, bool):
+        raise InvalidInput(field, f"is {type(value).__name__}; True or False is needed.")
+    return value
+
+
 def check_time(value: datetime, *, field: str) -> datetime:
     """Check one moment and give it in UTC.
 

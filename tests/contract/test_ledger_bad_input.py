@@ -12,6 +12,7 @@ from builders import LATER, NOON, RUN, UNKNOWN_RUN, a_run_id, an_event_id, enque
 import ledger
 from ledger import Kind, Ledger, exactly, limits, unless_closed
 from ledger.errors import IllegalTransition, InvalidInput, RunNotFound, SecretInInput
+from ledger.ids import new_run_id
 from ledger.run.events import Aborted, Annotated, Completed, LogAppended, ShardResultAppended, Started, StatsIncremented
 from ledger.store import Condition, Rule
 
@@ -283,6 +284,24 @@ AT_LIMIT: dict[str, tuple[int, Callable[[Ledger, int], object], str]] = {
         "events",
     ),
     "page size": (limits.PAGE_EVENTS_MAX, lambda log, n: next(log.read_all(page_size=n)), "page_size"),
+    "phases": (limits.PHASES_MAX, lambda log, n: enqueue_kind(log, phases=("p",) * n), "phases"),
+    "phase of a kind": (limits.NAME_CHARS_MAX, lambda log, n: enqueue_kind(log, phases=("p" * n,)), "phases[0]"),
+    "attempts of a kind": (limits.ATTEMPTS_MAX, lambda log, n: enqueue_kind(log, attempts_max=n), "attempts_max"),
+    "kind of an event": (limits.NAME_CHARS_MAX, lambda log, n: append_enqueued(log, kind="k" * n), "kind"),
+    "project of an event": (limits.NAME_CHARS_MAX, lambda log, n: append_enqueued(log, project="p" * n), "project"),
+    "label of an event": (limits.KEY_CHARS_MAX, lambda log, n: append_enqueued(log, labels={"n": "v" * n}), "labels.n"),
+    "shard count of an event": (limits.SHARDS_MAX, lambda log, n: append_enqueued(log, shard_count=n), "shard_count"),
+    "phases of an event": (limits.PHASES_MAX, lambda log, n: append_enqueued(log, phases=["p"] * n), "phases"),
+    "bytes of an event's input": (
+        limits.INPUT_BYTES_MAX,
+        lambda log, n: append_enqueued(log, input=input_of_bytes(n)),
+        "input",
+    ),
+    "annotated label of an event": (
+        limits.KEY_CHARS_MAX,
+        lambda log, n: log.append(RUN, [Annotated(labels={"n" * n: None})]),
+        "labels name",
+    ),
     "fence": (
         limits.KEY_CHARS_MAX,
         lambda log, n: log.append(RUN, [Annotated(note="n")], when=unless_closed("f" * n, 1)),
@@ -290,6 +309,14 @@ AT_LIMIT: dict[str, tuple[int, Callable[[Ledger, int], object], str]] = {
     ),
 }
 PAYLOAD_AROUND = len('{"results":[{"status":"passed","text":""}],"type":"shard_result_appended"}')
+
+
+def enqueue_kind(log: Ledger, **declared: Any) -> object:
+    return Ledger(log.store, kinds=[Kind(name="made", **declared)], clock=lambda: NOON).enqueue("made")
+
+
+def append_enqueued(log: Ledger, **facts: Any) -> object:
+    return log.append(new_run_id(), [enqueued(**facts)])
 
 
 def new_run(log: Ledger) -> str:
@@ -596,6 +623,20 @@ WRONG_TYPES: dict[str, Act] = {
     "result has no status": lambda log: log.append(RUN, [ShardResultAppended(results=[{}])]),
     "label is a number in an event": lambda log: log.append(RUN, [Annotated(labels={"a": 1})]),  # type: ignore[dict-item]
     "two terminal events": lambda log: log.append(RUN, [Completed(finished_at=NOON), Aborted(finished_at=NOON)]),
+    "kind of an event is a number": lambda log: append_enqueued(log, kind=7),
+    "kind of an event holds NUL": lambda log: append_enqueued(log, kind=NUL),
+    "project of an event holds a surrogate": lambda log: append_enqueued(log, project=SURROGATE),
+    "labels of an event are a list": lambda log: append_enqueued(log, labels=["a"]),
+    "phases of an event are a text": lambda log: append_enqueued(log, phases="ab"),
+    "flag of an event is a text": lambda log: append_enqueued(log, failed_verdict_fails="no"),
+    "moment of an event is naive": lambda log: append_enqueued(log, enqueued_at=NAIVE),
+    "parent of an event is no id": lambda log: append_enqueued(log, parent_run_id="RUN-1"),
+    "phases of a kind are a text": lambda log: enqueue_kind(log, phases="ab"),
+    "phases of a kind are a set": lambda log: enqueue_kind(log, phases={"a", "b"}),
+    "phase of a kind is empty": lambda log: enqueue_kind(log, phases=("a", "")),
+    "flag of a kind is a number": lambda log: enqueue_kind(log, failed_verdict_fails=1),
+    "attempts of a kind are a text": lambda log: enqueue_kind(log, attempts_max="3"),
+    "labels of an event are no mapping": lambda log: log.append(RUN, [Annotated(labels=["a"])]),  # type: ignore[arg-type]
     "event_ids are too few": lambda log: log.append(RUN, [started(), started()], event_ids=[an_event_id(1)]),
     "event_ids are no ids": lambda log: log.append(RUN, [started()], event_ids=["e1"]),
     "condition is a number": lambda log: log.append(RUN, [started()], when=3),  # type: ignore[arg-type]
