@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import apsw
 import psycopg
 
-from tests.benchmarks import appends, reads
+from tests.benchmarks import appends, lists, reads, startup, subscribers
 from tests.benchmarks.databases import Postgres, Sqlite
 from tests.benchmarks.measure import Line, table
 from tests.benchmarks.session import Session
@@ -39,6 +39,9 @@ ROWS: dict[str, Callable[[Session], Iterator[Line]]] = {
     "read-log": reads.read_log,
     "rebuild": reads.rebuild_runs,
     "memory": reads.memory,
+    "list-pages": lists.list_pages,
+    "subscriber": subscribers.latency,
+    "start": startup.start,
 }
 
 

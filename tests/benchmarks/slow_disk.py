@@ -22,6 +22,11 @@ class _SlowDisk(apsw.VFS):
     def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> "_SlowFile":
         return _SlowFile(name, flags, self._delay_s)
 
+    def xSleep(self, microseconds: int) -> int:
+        """Sleep without the interpreter's lock, which apsw's own sleep keeps: waiting writers would stop everybody."""
+        time.sleep(microseconds / 1_000_000)
+        return microseconds
+
 
 class _SlowFile(apsw.VFSFile):
     def __init__(self, name: str | apsw.URIFilename | None, flags: list[int], delay_s: float) -> None:
