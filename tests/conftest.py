@@ -9,7 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from postgres_server import PostgresServer, running_server
+from postgres_server import PostgresServer, folder_in_memory, running_server
 
 import ledger
 
@@ -17,7 +17,7 @@ import ledger
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A server for the whole session; `RUNFOLD_TEST_POSTGRES` names another one."""
-    with running_server() as server:
+    with running_server(parent=folder_in_memory()) as server:
         yield server
 
 
