@@ -42,6 +42,7 @@ class Started:
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,
+            preexec_fn=as_from_a_terminal,
         )
         until(lambda: len(self.process_ids()) == 2 * shards)
         return self.process
@@ -64,6 +65,12 @@ class Started:
             os.kill(process_id, signal.SIGKILL)
         if self.process is not None and self.process.stderr is not None:
             self.process.stderr.close()
+
+
+def as_from_a_terminal() -> None:
+    """Undo what nohup or a shell's `&` did to the tests: a signal that is ignored here is ignored by every child."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def is_alive(process_id: int) -> bool:
