@@ -3,6 +3,7 @@
 Nothing here imports the ledger before a command runs, so that help and mistakes are told at once.
 """
 
+import gc
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -236,6 +237,7 @@ def reading_ledger(url: Setting) -> "Iterator[Ledger]":
     from ledger.opening import open as open_ledger
 
     with open_ledger(url.value, migrate=False) as log:
+        _collect_garbage()
         yield log
 
 
@@ -248,7 +250,15 @@ def writing_ledger(url: Setting) -> "Iterator[Ledger]":
     from ledger.opening import open as open_ledger
 
     with open_ledger(url.value, actor=Settings()["actor"].value) as log:
+        _collect_garbage()
         yield log.bind(traceparent=os.environ.get("TRACEPARENT"))
+
+
+def _collect_garbage() -> None:
+    """Begin what `cli.main` put off, without what was imported: that is none."""
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
 
 
 def require_ledger(url: Setting) -> None:

@@ -9,7 +9,6 @@ Piped, the same rows are tab-separated: no header, whole values, ISO times; colu
 
 import os
 import re
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,13 +34,13 @@ _GLYPHS: Final[Mapping[str, tuple[str, str, str]]] = {
 }
 """Of each status and verdict: a glyph, its form where only ASCII can be shown, and a color."""
 
-_SEQUENCES: Final = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\)")
+_SEQUENCES: Final = r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[PX^_][^\x1b]*\x1b\\)"
 """Whole escape sequences: CSI (colors, cursor), OSC (titles, links), and the string sequences."""
-_UNSAFE: Final = re.compile(
-    "[\x00-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff\ud800-\udfff]"
-)
+_HIDDEN: Final = "\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb"
+_UNSAFE: Final = f"[\x00-\x1f{_HIDDEN}\U000e0000-\U000e0fff\ud800-\udfff]"
 """Control characters of both sets, what turns or hides text, line ends of Unicode, lone surrogates."""
-_JSON_UNSAFE: Final = re.compile("[\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb]")
+_JSON_UNSAFE: Final = f"[{_HIDDEN}]"
+"""What JSON itself does not escape."""
 
 _DAYS_RELATIVE_MAX: Final = 30
 _RELATIVE_UNITS: Final = (("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1))
@@ -126,7 +125,7 @@ class Output:
         encoded = msgspec.json.encode(picked, enc_hook=str)
         if indent:
             encoded = msgspec.json.format(encoded, indent=indent)
-        return _JSON_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", encoded.decode())
+        return re.sub(_JSON_UNSAFE, lambda found: f"\\u{ord(found[0]):04x}", encoded.decode())
 
     def tell(self, text: str) -> None:
         """Say something to people that is no finding: on stderr, and only when they read."""
@@ -309,9 +308,15 @@ def output_for(stream: TextIO, *, form: Form, fields: tuple[str, ...] | None, co
         is_terminal=is_terminal,
         colored=form == "text" and (color == "always" or (color == "auto" and is_terminal and not is_plain)),
         is_relative=time_style == "relative" or (time_style == "auto" and is_terminal),
-        width=shutil.get_terminal_size().columns if is_terminal else 0,
+        width=_columns() if is_terminal else 0,
         speaks_unicode=encoding in ("utf8", "utf16", "gb18030"),
     )
+
+
+def _columns() -> int:
+    import shutil
+
+    return shutil.get_terminal_size().columns
 
 
 # --- text ---------------------------------------------------------------------------------------------------
@@ -321,12 +326,12 @@ def printable(text: str) -> str:
     """Make somebody's text fit for one line: whole escape sequences go, other control characters show as `\\x1b`."""
     if text.isascii() and text.isprintable():
         return text
-    return _UNSAFE.sub(_escaped, without_sequences(text))
+    return re.sub(_UNSAFE, _escaped, without_sequences(text))
 
 
 def without_sequences(text: str) -> str:
     """Take the escape sequences out of a text, such as those for colors."""
-    return _SEQUENCES.sub("", text) if "\x1b" in text else text
+    return re.sub(_SEQUENCES, "", text) if "\x1b" in text else text
 
 
 def _escaped(found: "re.Match[str]") -> str:
