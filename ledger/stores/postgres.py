@@ -19,7 +19,6 @@ Differs from SQLite: positions have holes, and events can be visible before they
 import os
 import select
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, LiteralString, NoReturn, TypeVar
@@ -816,7 +815,7 @@ class _Hints:
     def __init__(self, connect: Callable[[], _Connection]) -> None:
         self._connect = connect
         self._is_due = threading.Event()
-        self._is_closed = False
+        self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
 
@@ -827,13 +826,13 @@ class _Hints:
         self._is_due.set()
         if self._thread is None:
             with self._lock:
-                if self._thread is None and not self._is_closed:
+                if self._thread is None and not self._closed.is_set():
                     self._thread = threading.Thread(target=self._run, name="runfold-hints", daemon=True)
                     self._thread.start()
 
     def close(self) -> None:
         with self._lock:
-            self._is_closed = True
+            self._closed.set()  # also ends the sleep between two hints, so that closing waits for none
         if self._thread is not None:
             self._is_due.set()
             self._thread.join(timeout=2)
@@ -841,11 +840,11 @@ class _Hints:
     def _run(self) -> None:
         connection: _Connection | None = None
         looked_at, somebody = -_NOBODY_INTERVAL_S, False
-        while not (self._is_closed and not self._is_due.is_set()):
+        while not (self._closed.is_set() and not self._is_due.is_set()):
             self._is_due.wait()
             try:
                 connection = connection or self._connect()
-                if monotonic() - looked_at >= _NOBODY_INTERVAL_S or self._is_closed:
+                if monotonic() - looked_at >= _NOBODY_INTERVAL_S or self._closed.is_set():
                     looked_at, somebody = monotonic(), _one(connection, _SOMEBODY, ())[0]
                 self._is_due.clear()
                 if somebody:
@@ -856,9 +855,9 @@ class _Hints:
                     if connection is not None:
                         connection.close()
                 connection, somebody = None, False  # a hint that is lost costs a poll interval
-            if self._is_closed:
+            if self._closed.is_set():
                 break
-            time.sleep(_HINT_INTERVAL_S if somebody else _NOBODY_INTERVAL_S)
+            self._closed.wait(_HINT_INTERVAL_S if somebody else _NOBODY_INTERVAL_S)
         if connection is not None:
             connection.close()
 
