@@ -6,6 +6,7 @@
 
 import platform
 import shutil
+import signal
 import sqlite3
 import sys
 import tempfile
@@ -53,6 +54,7 @@ ROWS: dict[str, Callable[[Session], Iterator[Line]]] = {
 @click.option("--output", type=click.Path(path_type=Path), help="Write the table to this file too.")
 def main(only: tuple[str, ...], *, quick: bool, rounds: int | None, sqlite_only: bool, output: Path | None) -> None:
     """Measure Runfold and print ratios of medians, peers in turn inside each round."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server and the files go away
     folder = Path(tempfile.mkdtemp(prefix="runfold-bench-"))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)

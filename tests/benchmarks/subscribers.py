@@ -1,8 +1,8 @@
 """Rows about live readers: from the return of an append to the event in another process, and what waiting costs."""
 
-import multiprocessing
 import random
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,6 +16,7 @@ from tests.benchmarks.databases import Database
 from tests.benchmarks.measure import Goal, Line, at_most, percentile
 from tests.benchmarks.session import Session
 from tests.benchmarks.work import a_result, raw_row
+from tests.benchmarks.writers import processes_context
 
 IDLE_APPENDS = 40
 IDLE_PAUSES_S = (0.02, 0.12)
@@ -65,7 +66,7 @@ class _Measured:
         self._database = database
         self._url = database.new_ledger()
         self._log = ledger.open(self._url)
-        context = multiprocessing.get_context("spawn")
+        context = processes_context()
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_follow, args=(self._url, hints, theirs), daemon=True)
         self._process.start()
@@ -116,8 +117,6 @@ class _Measured:
 
 
 def _follow(url: str, hints: bool, pipe: Connection) -> None:
-    import threading
-
     if not hints and url.startswith("sqlite"):
         sys.platform = "other"  # as where the system cannot watch files; nothing else asks in this process
     arrivals: list[float] = []

@@ -5,6 +5,7 @@ has no thread and no connection that could disturb them.
 """
 
 import multiprocessing
+import multiprocessing.context
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -171,9 +172,16 @@ class Finish:
     latencies_s: Sequence[float]
 
 
+def processes_context() -> multiprocessing.context.ForkServerContext:
+    """Give the way to start processes: forks of one that has imported everything and opened nothing."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.benchmarks.writers", "tests.benchmarks.subscribers"])
+    return context
+
+
 def run_race(race: Race) -> Finish:
     """Let the writers run and give what they reached."""
-    context = multiprocessing.get_context("spawn")
+    context = processes_context()
     parts = [race.run_ids[start : start + race.threads] for start in range(0, len(race.run_ids), race.threads)]
     barrier = context.Barrier(len(parts))
     pipes = [context.Pipe(duplex=False) for _ in parts]
