@@ -54,8 +54,7 @@ class Cell(NamedTuple):
     style: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Column(Generic[Item]):
+class Column(NamedTuple, Generic[Item]):
     """One column of a table.
 
     Attributes:

@@ -34,7 +34,7 @@ def wait_until_ended(
         TimedOut: when the time is over and one of them goes on.
     """
     known = {state.run_id: copy(state) for state in states}
-    active = {run_id for run_id, state in known.items() if not state.is_terminal}
+    active = {run_id for run_id, state in known.items() if not (state.is_terminal or state.purged_at)}
     if not active:
         return list(known.values())
     try:

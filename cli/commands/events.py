@@ -80,12 +80,13 @@ def history(
       runfold history 0199d1a2 --jsonl | jq -r .type
     """
     from cli.documents import event_document
+    from ledger.events import RunId
 
     if reverse and follows:
         raise click.UsageError("--reverse and --follow exclude each other: what comes is newer than all there is.")
     _check_types(types)
     with reading_ledger(url) as log:
-        run = _existing(log, run_id)
+        run = RunId(_run(log, run_id).run_id)
         events = log.read(run, after_version=after)
         rows = output.rows(_event_columns(output, with_data=with_data), event_document, is_live=True)
         if follows:
@@ -107,27 +108,26 @@ def _check_types(types: Sequence[str]) -> None:
             raise click.UsageError(f"--type: {event_type!r} is no type of event: {', '.join(known)} are.")
 
 
-def _existing(log: "Ledger", run_id: str) -> "RunId":
+def _run(log: "Ledger", given: str) -> "RunState":
+    """Give the run that is meant, as it is now."""
     from cli.run_ids import resolve
-    from ledger.errors import RunNotFound
     from projections.reader import Runs
 
-    run = resolve(Runs(log), run_id)
-    if next(log.read(run, up_to=1), None) is None:
-        raise RunNotFound(run)
-    return run
+    runs = Runs(log)
+    return runs.get(resolve(runs, given))
 
 
 def _read_and_follow(log: "Ledger", run: "RunId", *, after_version: int = 0) -> "Iterator[RecordedRunEvent]":
     """Give a run's events, then those that come, up to its terminal event or, when it has ended, its last one."""
     from cli.following import follow
-    from ledger.run.events import TERMINAL_EVENTS
+    from ledger.run.events import TERMINAL_EVENTS, type_of
 
+    terminal = {type_of(event) for event in TERMINAL_EVENTS}  # by type: the data of a purged run is erased
     # The whole stream, whatever is wanted of it: where to go on, and whether it ended, stand in its last events.
     position, has_ended = 0, False
     for event in log.read(run):
         position = event.position
-        has_ended = has_ended or isinstance(event.data, TERMINAL_EVENTS)
+        has_ended = has_ended or event.type in terminal
         if event.version > after_version:
             yield event
     if has_ended:
@@ -136,7 +136,7 @@ def _read_and_follow(log: "Ledger", run: "RunId", *, after_version: int = 0) -> 
         if new is not None:
             if new.version > after_version:
                 yield new
-            if isinstance(new.data, TERMINAL_EVENTS):
+            if new.type in terminal:
                 return
 
 
@@ -232,6 +232,7 @@ def logs(
       runfold logs 0199d1a2 --jsonl | jq -r .line
     """
     from cli.documents import log_documents
+    from ledger.events import RunId
 
     def wanted(events: "Iterable[RecordedRunEvent]") -> "Iterator[JsonObject]":
         for event in events:
@@ -240,27 +241,21 @@ def logs(
                     yield line
 
     with reading_ledger(url) as log:
-        run = _existing(log, run_id)
-        first = next(log.read(run, up_to=1))
-        show = _line_writer(output, with_shard=shard is None and (getattr(first.data, "shard_count", None) or 1) > 1)
-        version = 0
+        state = _run(log, run_id)
+        run, version = RunId(state.run_id), 0
+        show = _line_writer(output, with_shard=shard is None and state.shards_cap > 1)
         if tail is not None:
-            known = list(deque(wanted(_noting_version(log.read(run), seen := [0])), maxlen=tail))
-            version = seen[0]
-            show.write(known)
-        events = _read_and_follow(log, run, after_version=version) if follows else log.read(run, after_version=version)
-        if tail is None or follows:
-            for event in events:
+            version = state.version
+            show.write(list(deque(wanted(log.read(run, up_to=version)), maxlen=tail)))
+        if follows:
+            output.flush()
+            for event in _read_and_follow(log, run, after_version=version):
                 show.write(list(wanted([event])))
-                if follows:
-                    output.flush()
+                output.flush()
+        elif tail is None:
+            for event in log.read(run):
+                show.write(list(wanted([event])))
     show.close()
-
-
-def _noting_version(events: "Iterable[RecordedRunEvent]", seen: list[int]) -> "Iterator[RecordedRunEvent]":
-    for event in events:
-        seen[0] = event.version
-        yield event
 
 
 class _Lines:
