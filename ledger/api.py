@@ -4,6 +4,7 @@ Every method may be called from any thread. A command that returns has its event
 wrote nothing, unless it raises `OutcomeUnknown`.
 """
 
+import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
@@ -156,6 +157,7 @@ class Ledger:
         self._clock = clock
         self._cache = StateCache()
         self._shards_caps: dict[RunId, int] = {}
+        self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
 
     def __enter__(self) -> Self:
         return self
@@ -167,6 +169,8 @@ class Ledger:
 
     def close(self) -> None:
         """Close the ledger's connections. What was returned is durable; subscriptions end."""
+        for subscription in list(self._subscriptions):
+            subscription.close()
         self.store.close()
 
     def bind(
@@ -204,6 +208,7 @@ class Ledger:
         )
         bound._cache = self._cache
         bound._shards_caps = self._shards_caps
+        bound._subscriptions = self._subscriptions
         return bound
 
     # --- asking for a run ----------------------------------------------------------------------------------
@@ -766,7 +771,7 @@ class Ledger:
         if up_to is not None and not isinstance(up_to, datetime):
             last_version = check_integer(up_to, field="up_to", at_least=0)
         while True:
-            page = self.store.read_run(run, after_version=version, limit=limits.PAGE_EVENTS_MAX)
+            page = self.store.read_run(run, after_version=version, limit=limits.PAGE_EVENTS)
             for event in decode_page(page.events):
                 if (last_version is not None and event.version > last_version) or (
                     latest is not None and event.envelope.recorded_at > latest
@@ -778,7 +783,7 @@ class Ledger:
                 return
 
     def read_all(
-        self, *, after: int = 0, types: Sequence[str] | None = None, page_size: int = limits.PAGE_EVENTS_MAX
+        self, *, after: int = 0, types: Sequence[str] | None = None, page_size: int = limits.PAGE_EVENTS
     ) -> Iterator[RecordedRunEvent]:
         """Read the whole log in order, up to what is settled now.
 
@@ -814,7 +819,9 @@ class Ledger:
         """
         check_integer(after, field="after", at_least=0)
         run = None if run_id is None else self._run_id(run_id)
-        return Subscription(self.store, after=after, types=_types(types), run_id=run)
+        subscription = Subscription(self.store, after=after, types=_types(types), run_id=run)
+        self._subscriptions.add(subscription)
+        return subscription
 
     def state(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
         """Fold a run from its events, now, up to a version, or up to a moment.

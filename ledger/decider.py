@@ -71,7 +71,7 @@ def load(reader: ReadsRun, run_id: RunId, cache: StateCache) -> RunState:
     state = cache.get(run_id) or initial(run_id)
     known_version = state.version
     while True:
-        page = reader.read_run(run_id, after_version=state.version, limit=limits.PAGE_EVENTS_MAX)
+        page = reader.read_run(run_id, after_version=state.version, limit=limits.PAGE_EVENTS)
         if page.count:
             state = fold(state, decode_page(page.events))
         if not page.more:

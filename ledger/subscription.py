@@ -58,7 +58,7 @@ class Subscription:
 
     def _follow(self) -> Iterator[RecordedRunEvent]:
         while not self._closed.is_set():
-            page = self._store.read_log(after_position=self.position, limit=limits.PAGE_EVENTS_MAX)
+            page = self._store.read_log(after_position=self.position, limit=limits.PAGE_EVENTS)
             for event in decode_page(page.events):
                 self.position = event.position
                 if self._wants(event):
