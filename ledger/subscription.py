@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Self
 
 from ledger import limits
+from ledger.errors import StoreUnavailable
 from ledger.events import RunId
 from ledger.run.codec import RecordedRunEvent, decode_page
 from ledger.store import Store
@@ -58,7 +59,12 @@ class Subscription:
 
     def _follow(self) -> Iterator[RecordedRunEvent]:
         while not self._closed.is_set():
-            page = self._store.read_log(after_position=self.position, limit=limits.PAGE_EVENTS)
+            try:
+                page = self._store.read_log(after_position=self.position, limit=limits.PAGE_EVENTS)
+            except StoreUnavailable:
+                if self._closed.is_set():
+                    return  # the ledger was closed under us, and closed us first
+                raise
             for event in decode_page(page.events):
                 self.position = event.position
                 if self._wants(event):
