@@ -18,7 +18,7 @@ from tests.benchmarks.databases import Database, closing
 from tests.benchmarks.measure import Line, Peer, at_least, at_most, percentile, rate_line, take_turns
 from tests.benchmarks.session import Session
 from tests.benchmarks.work import a_result, raw_row, result_event
-from tests.benchmarks.writers import Race, run_race
+from tests.benchmarks.writers import WARM_UPS, Race, run_race
 
 SLOW_SYNC_S = 0.002
 GROWN_TO = (100, 1_000, 10_000, 50_000)
@@ -98,7 +98,7 @@ def distinct_runs(session: Session) -> Iterator[Line]:
     for database in session.databases:
         url, raw_url = database.new_ledger(), database.new_raw()
         for writers in (8, 16):
-            appends = session.scaled(1_600) // writers
+            appends = session.scaled(4_800) // writers
 
             def race(peer: str, url: str, writers: int = writers, appends: int = appends) -> Peer:
                 def run() -> float:
@@ -143,6 +143,7 @@ def _one_run(
         "raw, one run": max(4, session.scaled(800 if not sync_delay_s else 160) // writers),
         "exact-version retry": max(4, session.scaled(400) // writers),
     }
+    warm_ups = 2 if sync_delay_s else WARM_UPS // 2
     threads = writers if kind == "threads" else 1
     slowest: list[float] = []
 
@@ -151,10 +152,14 @@ def _one_run(
 
         def run() -> float:
             before = 0 if peer.startswith("raw") else _version(url, run_id)
-            race = Race(peer, url, [run_id] * writers, threads, appends[peer], sync_delay_s=sync_delay_s)
+            race = Race(
+                peer, url, [run_id] * writers, threads, appends[peer], warm_ups=warm_ups, sync_delay_s=sync_delay_s
+            )
             finish = run_race(race)
             if not peer.startswith("raw"):
-                assert before + writers * appends[peer] == _version(url, run_id), "an append was lost or doubled"
+                assert before + writers * (appends[peer] + warm_ups) == _version(url, run_id), (
+                    "an append was lost or doubled"
+                )
             if peer == "ours":
                 slowest.append(percentile(finish.latencies_s, 99))
             return finish.rate

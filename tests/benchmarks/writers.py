@@ -24,6 +24,8 @@ from tests.benchmarks.databases import RawPostgres, RawSqlite, connect_sqlite
 from tests.benchmarks.work import NOW, a_result, raw_row, result_event
 
 _READY_TIMEOUT_S = 120
+WARM_UPS = 20
+"""Appends of each writer before the race: connections are there then, and statements planned for good."""
 
 Append = Callable[[int], None]
 """Appends one result, durably; it is told which one."""
@@ -147,6 +149,7 @@ class Race:
         threads: How many writers are threads of one process; the others are processes likewise.
         appends: How many each makes.
         first: Number of the first.
+        warm_ups: How many each makes before that, unmeasured.
         sync_delay_s: Added to each fsync, on SQLite.
     """
 
@@ -156,6 +159,7 @@ class Race:
     threads: int
     appends: int
     first: int = 1
+    warm_ups: int = WARM_UPS
     sync_delay_s: float = 0.0
 
 
@@ -232,10 +236,13 @@ def _write(
     results: list[tuple[float, float, list[float]]],
 ) -> None:
     append = writers.writer(run_id)
+    for number in range(race.first, race.first + race.warm_ups):
+        append(number)
     gate.wait(_READY_TIMEOUT_S)
     latencies: list[float] = []
     begun = last = time.monotonic()
-    for number in range(race.first, race.first + race.appends):
+    first = race.first + race.warm_ups
+    for number in range(first, first + race.appends):
         append(number)
         now = time.monotonic()
         latencies.append(now - last)
