@@ -14,6 +14,7 @@ from ledger.errors import (
     IllegalTransition,
     InvalidInput,
     InvariantBroken,
+    LeaseLost,
     LedgerError,
     OutcomeUnknown,
     Refused,
@@ -30,11 +31,14 @@ from ledger.errors import (
 )
 from ledger.events import EventId, RecordedEvent, RunId
 from ledger.opening import open
+from ledger.queue import Heartbeat, Swept
+from ledger.run.leases import Lease, Purpose
 from ledger.run.profiles import Kind
 from ledger.run.state import Run, RunState
-from ledger.run.values import Status, Verdict
+from ledger.run.values import Policy, Status, Verdict
 from ledger.store import ANY, EXISTS, NO_RUN, Appended, Condition, exactly, unless_closed
 from ledger.subscription import Subscription
+from ledger.tasks import Task
 
 __all__ = [
     "ANY",
@@ -45,15 +49,20 @@ __all__ = [
     "EventId",
     "EventIdReused",
     "ExclusiveKeyTaken",
+    "Heartbeat",
     "IdempotencyMismatch",
     "IllegalTransition",
     "InvalidInput",
     "InvariantBroken",
     "Kind",
+    "Lease",
+    "LeaseLost",
     "Ledger",
     "LedgerError",
     "Outcome",
     "OutcomeUnknown",
+    "Policy",
+    "Purpose",
     "RecordedEvent",
     "Refused",
     "Run",
@@ -71,6 +80,8 @@ __all__ = [
     "StoreBusy",
     "StoreUnavailable",
     "Subscription",
+    "Swept",
+    "Task",
     "UnsafeStore",
     "Verdict",
     "VersionConflict",

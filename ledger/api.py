@@ -4,15 +4,17 @@ Every method may be called from any thread. A command that returns has its event
 wrote nothing, unless it raises `OutcomeUnknown`.
 """
 
+import random
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal, Self
 
 import msgspec
 
-from ledger import limits
+from ledger import limits, queue
 from ledger.clock import Clock, utc_now
 from ledger.decider import Decide, Decision, StateCache, load, transact
 from ledger.envelope import SALT_BYTES
@@ -20,6 +22,8 @@ from ledger.errors import (
     ExclusiveKeyTaken,
     IdempotencyMismatch,
     InvalidInput,
+    LeaseLost,
+    LedgerError,
     OutcomeUnknown,
     Refused,
     RunClosed,
@@ -30,8 +34,9 @@ from ledger.errors import (
     VersionConflict,
 )
 from ledger.events import EventId, RunId, join_page
-from ledger.ids import new_event_ids, new_run_id, new_salts
-from ledger.run import commands
+from ledger.ids import derived_id, new_event_ids, new_run_id, new_salts
+from ledger.queue import Heartbeat, PlannedSkips, Swept
+from ledger.run import commands, work
 from ledger.run.codec import (
     NO_CONTEXT,
     Context,
@@ -52,8 +57,12 @@ from ledger.run.events import (
     LogAppended,
     RunEvent,
     ShardResultAppended,
+    Started,
     StatsIncremented,
+    WriteRejected,
+    type_of,
 )
+from ledger.run.leases import Lease, Purpose
 from ledger.run.profiles import Kind
 from ledger.run.state import RunState, fold, initial
 from ledger.run.values import (
@@ -80,9 +89,11 @@ from ledger.store import (
     KeyTaken,
     Rule,
     Store,
+    exactly,
     unless_closed,
 )
 from ledger.subscription import Subscription
+from ledger.tasks import Task
 
 _NAME = limits.NAME_CHARS_MAX
 _TEXT = limits.TEXT_CHARS_MAX
@@ -155,6 +166,7 @@ class Ledger:
         self._kinds = {kind.name: kind for kind in kinds}
         self._context = context
         self._clock = clock
+        self._lease: Lease | None = None
         self._cache = StateCache()
         self._shards_caps: dict[RunId, int] = {}
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
@@ -206,6 +218,7 @@ class Ledger:
             ),
             clock=self._clock,
         )
+        bound._lease = self._lease
         bound._cache = self._cache
         bound._shards_caps = self._shards_caps
         bound._subscriptions = self._subscriptions
@@ -230,6 +243,8 @@ class Ledger:
         on_active: Literal["reject", "return", "supersede"] = "reject",
         parent_run_id: str | None = None,
         retry_of: str | None = None,
+        plan: Sequence[Sequence[str]] = (),
+        worker: str | None = None,
         run_id: str | None = None,
     ) -> RunHandle:
         """Ask for a run.
@@ -250,6 +265,8 @@ class Ledger:
                 `return` that run, or `supersede` it (abort it, and make the new one).
             parent_run_id: The run that this one is a part of.
             retry_of: The finished run that this one repeats.
+            plan: The ids of the tests of each shard, in order; an abort counts those that never ran as skipped.
+            worker: Start it at once for this worker, so that nobody else can claim it.
             run_id: A UUID of the caller's own making; None makes one.
 
         Raises:
@@ -275,6 +292,7 @@ class Ledger:
             parent_run_id=parent_run_id,
             retry_of=retry_of,
             now=self._clock(),
+            plan=plan,
         )
         made_id = new_run_id() if run_id is None else RunId(check_uuid(run_id, field="run_id"))
         claims = []
@@ -282,7 +300,11 @@ class Ledger:
             claims.append(KeyClaim("idempotency", project or "", event.idempotency_key, fingerprint(event)))
         if event.exclusive_key is not None:
             claims.append(KeyClaim("exclusive", project or "", event.exclusive_key, until_closed=True))
-        request = self._request(made_id, [event], NO_RUN, claims=tuple(claims))
+        events: list[RunEvent] = [event]
+        if worker is not None:
+            check_text(worker, field="worker", chars_max=_NAME)
+            events.append(Started(attempt=1, started_at=event.enqueued_at, worker=worker))
+        request = self._request(made_id, events, NO_RUN, claims=tuple(claims))
         for _ in range(limits.KEY_TRIES_MAX):
             try:
                 self._append(request)
@@ -309,6 +331,205 @@ class Ledger:
             raise ExclusiveKeyTaken(key=taken.claim.key, active_run_id=holder) from None
         self.abort(holder, reason="superseded", mode="superseded")
         return None
+
+    # --- work: claims, leases, and what becomes of them ------------------------------------------------------
+
+    def claim(
+        self,
+        worker: str,
+        *,
+        kinds: Sequence[str] | None = None,
+        limit: int = 1,
+        lease_s: float = limits.LEASE_S,
+    ) -> list[Lease]:
+        """Take what may be done now: runs, shards of runs, and runs to be finalized; by priority, then by age.
+
+        Args:
+            worker: Who works; a name that no other process has.
+            kinds: Only work of these kinds; None is any.
+            limit: The most tasks, 1 to `limits.TASKS_PER_CLAIM_MAX`.
+            lease_s: After how many seconds without a heartbeat the work may go to another.
+
+        Returns:
+            The leases; empty when there is nothing to do. Several processes never get the same.
+        """
+        check_text(worker, field="worker", chars_max=_NAME)
+        check_integer(limit, field="limit", at_least=1, at_most=limits.TASKS_PER_CLAIM_MAX)
+        return queue.claim(
+            self.store,
+            worker=worker,
+            kinds=None if kinds is None else _names(kinds, field="kinds"),
+            limit=limit,
+            lease_s=_lease_s(lease_s),
+            clock=self._clock,
+            cache=self._cache,
+            make_request=self._request,
+        )
+
+    def heartbeat(self, leases: Sequence[Lease], *, lease_s: float = limits.LEASE_S) -> list[Heartbeat]:
+        """Keep leases, and hear whether the work is still wanted; one statement for all of them, and no event.
+
+        Args:
+            leases: What this worker holds.
+            lease_s: From now on, until the next heartbeat.
+
+        Returns:
+            One answer a lease, in their order.
+        """
+        if len(leases) > limits.LEASES_PER_HEARTBEAT_MAX:
+            raise InvalidInput(
+                "leases", f"has {len(leases):,} leases; {limits.LEASES_PER_HEARTBEAT_MAX:,} are allowed at once."
+            )
+        return queue.renew(self.store, leases, lease_s=_lease_s(lease_s)) if leases else []
+
+    def under(self, lease: Lease) -> "Ledger":
+        """Give the same ledger, writing under a lease: what it writes to another run is refused, and what it writes
+        after the lease went to another is refused with `LeaseLost` and noted in the run's history, once a lease.
+
+        Results and logs of a shard's lease are the shard's without saying so.
+        """
+        bound = self.bind()
+        bound._lease = lease
+        return bound
+
+    def succeed(
+        self,
+        lease: Lease,
+        *,
+        output_ref: str | None = None,
+        exit_code: int | None = None,
+        finished_at: datetime | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        """Report that leased work is done: completes the run, or the shard.
+
+        Raises:
+            LeaseLost: when it went to another worker.
+        """
+        check_optional_text(output_ref, field="output_ref", chars_max=_TEXT)
+        finish, _ = self._finish(finished_at, None)
+        return self.under(lease)._decide(
+            lease.run_id,
+            lambda run: work.decide_succeed(run, lease, finished_at=finish, output_ref=output_ref, exit_code=exit_code),
+            event_id=event_id,
+        )
+
+    def succeed_all(self, leases: Sequence[Lease]) -> list[Outcome | Exception]:
+        """Report many leased runs done at once, in one commit; each succeeds or fails for itself."""
+        finished_at = self._clock()
+        prepared: list[tuple[int, AppendRequest]] = []
+        for index, lease in enumerate(leases):
+            run = self._cache.get(lease.run_id)
+            if run is not None and lease.purpose is Purpose.RUN and run.version >= lease.token:
+                events = self._attempt(run, lease, finished_at)
+                if len(events) == 1:
+                    prepared.append((index, self._request(lease.run_id, events, exactly(run.version))))
+        outcomes: dict[int, Outcome | Exception] = {}
+        appended = self.store.append_all([request for _, request in prepared]) if prepared else []
+        for (index, request), result in zip(prepared, appended, strict=True):
+            if isinstance(result, Appended):
+                outcomes[index] = Outcome(request.run_id, True, recorded(request, result))
+            elif isinstance(result, OutcomeUnknown):
+                outcomes[index] = result
+        return [outcomes.get(index) or self._succeed_alone(lease) for index, lease in enumerate(leases)]
+
+    @staticmethod
+    def _attempt(run: RunState, lease: Lease, finished_at: datetime) -> Sequence[RunEvent]:
+        """Decide on what is known of the run; what that refuses is decided anew on what is in the log."""
+        try:
+            return work.decide_succeed(run, lease, finished_at=finished_at, output_ref=None, exit_code=None)
+        except LedgerError:
+            return ()
+
+    def _succeed_alone(self, lease: Lease) -> Outcome | Exception:
+        try:
+            return self.succeed(lease)
+        except LedgerError as error:
+            return error
+
+    def give_up(
+        self,
+        lease: Lease,
+        *,
+        error: str,
+        category: str | None = None,
+        is_retryable: bool = True,
+        event_id: str | None = None,
+    ) -> Outcome:
+        """Report that leased work failed: it is tried again as the run's kind declares, or fails for good.
+
+        Args:
+            lease: What this worker held.
+            error: What went wrong; cut to `limits.ERROR_CHARS_MAX`.
+            category: A word for it, for programs.
+            is_retryable: Whether another attempt may help.
+            event_id: An id of the caller's own making, so that a repeated call is the same event.
+
+        Raises:
+            LeaseLost: when it went to another worker.
+        """
+        check_text(error, field="error", chars_max=limits.PAYLOAD_BYTES_MAX)
+        check_optional_text(category, field="category", chars_max=_NAME)
+        now, fraction = self._clock(), random.random()
+        return self.under(lease)._decide(
+            lease.run_id,
+            lambda run: work.decide_give_up(
+                run,
+                lease,
+                error=error,
+                error_category=category,
+                is_retryable=is_retryable,
+                now=now,
+                fraction=fraction,
+            ),
+            event_id=event_id,
+        )
+
+    def hand_back(self, lease: Lease, *, reason: str) -> Outcome:
+        """Give leased work back undone, for others to claim: it does not count as an attempt, and nothing of it stays.
+
+        Raises:
+            LeaseLost: when it went to another worker.
+        """
+        check_text(reason, field="reason", chars_max=_TEXT)
+        if lease.purpose is Purpose.FINALIZE:
+            return Outcome(lease.run_id, self.store.tasks.release(lease), None)
+        return self.under(lease)._decide(lease.run_id, lambda run: work.decide_hand_back(run, lease, reason=reason))
+
+    def sweep(self, *, limit: int = limits.TASKS_PER_CLAIM_MAX) -> list[Swept]:
+        """Settle leases whose deadline passed, as their runs' kinds declare, and abort requests that are overdue.
+
+        Harmless however many do it; a lease that is still held is never touched.
+
+        Args:
+            limit: The most tasks to look at.
+        """
+        check_integer(limit, field="limit", at_least=1, at_most=limits.TASKS_PER_CLAIM_MAX)
+        return queue.sweep(self.store, limit=limit, clock=self._clock, make_request=self._request)
+
+    def tasks(
+        self,
+        *,
+        run_id: str | None = None,
+        kinds: Sequence[str] | None = None,
+        after: tuple[str, int] | None = None,
+        limit: int = limits.LIST_ROWS_MAX,
+    ) -> Sequence[Task]:
+        """Show what is left to do and who holds it, in the order of run ids.
+
+        Args:
+            run_id: Only of this run.
+            kinds: Only of these kinds.
+            after: Run id and shard (-1 for the run itself) of the last task seen.
+            limit: The most tasks.
+        """
+        check_integer(limit, field="limit", at_least=1, at_most=limits.LIST_ROWS_MAX)
+        return self.store.tasks.list(
+            run_id=None if run_id is None else self._run_id(run_id),
+            kinds=None if kinds is None else _names(kinds, field="kinds"),
+            after=after,
+            limit=limit,
+        )
 
     # --- the life of a run ---------------------------------------------------------------------------------
 
@@ -463,7 +684,7 @@ class Ledger:
             run_id: The run.
             reason: Why, for people.
             mode: Why, for programs: `user`, `superseded`, `shutdown`, `deadline` …
-            skipped: Results of the tests that now never run.
+            skipped: Results of the tests that now never run; empty takes those of the run's plan that have no result.
             finished_at: When it ended; None is now.
             duration_ms: How long it took; None counts from its first start.
             event_id: An id of the caller's own making, so that a repeated call is the same event.
@@ -472,10 +693,16 @@ class Ledger:
         check_text(mode, field="mode", chars_max=_NAME)
         results = check_results(skipped) if skipped else []
         finish, duration = self._finish(finished_at, duration_ms)
+        planned = PlannedSkips(self.store, self._run_id(run_id))
         return self._decide(
             run_id,
             lambda run: commands.decide_abort(
-                run, reason=reason, mode=mode, skipped=results, finished_at=finish, duration_ms=duration
+                run,
+                reason=reason,
+                mode=mode,
+                skipped=results or planned.of(run),
+                finished_at=finish,
+                duration_ms=duration,
             ),
             event_id=event_id,
         )
@@ -523,6 +750,8 @@ class Ledger:
         """
         checked = check_results(results)
         run = self._run_id(run_id)
+        if self._lease is not None and shard is None and self._lease.shard is not None:
+            shard, shard_attempt = self._lease.shard, self._lease.token
         check_integer(shard_attempt, field="shard_attempt", at_least=1, at_most=limits.ATTEMPTS_MAX)
         if first_sequence is not None:
             last = limits.INTEGER_MAX - max(0, len(checked) - 1)
@@ -591,6 +820,8 @@ class Ledger:
             if not isinstance(line, str):
                 raise InvalidInput(f"lines[{index}]", f"is {type(line).__name__}; text is needed.")
         run = self._run_id(run_id)
+        if self._lease is not None and shard is None:
+            shard = self._lease.shard
         check_text(source, field="source", chars_max=_NAME)
         check_optional_text(level, field="level", chars_max=_NAME)
         if shard is not None:
@@ -598,7 +829,9 @@ class Ledger:
         kept = [cut(clean(line), chars_max=limits.LOG_LINE_CHARS_MAX) for line in lines]
         for chunk in _chunks(kept):
             self._append(
-                self._request(run, [LogAppended(lines=chunk, source=source, level=level, shard=shard)], EXISTS)
+                self._request(
+                    run, [LogAppended(lines=chunk, source=source, level=level, shard=shard)], self._fenced(run, EXISTS)
+                )
             )
         return len(kept)
 
@@ -623,7 +856,7 @@ class Ledger:
             media_type=check_optional_text(media_type, field="media_type", chars_max=_NAME),
             size_bytes=None if size_bytes is None else check_integer(size_bytes, field="size_bytes", at_least=0),
         )
-        request = self._request(run, [event], EXISTS)
+        request = self._request(run, [event], self._fenced(run, EXISTS))
         return recorded(request, self._append(request))
 
     def annotate(
@@ -642,7 +875,7 @@ class Ledger:
             note=check_optional_text(note, field="note", chars_max=_TEXT),
             labels=dict(sorted(given.items())),
         )
-        request = self._request(run, [event], EXISTS)
+        request = self._request(run, [event], self._fenced(run, EXISTS))
         return recorded(request, self._append(request))
 
     # --- shards ---------------------------------------------------------------------------------------------
@@ -738,7 +971,8 @@ class Ledger:
         if sum(isinstance(event, TERMINAL_EVENTS) for event in events) > 1:
             raise InvalidInput("events", "hold two terminal events; a run ends once.")
         _check_condition(when)
-        request = self._request(self._run_id(run_id), events, when, event_ids=event_ids)
+        run = self._run_id(run_id)
+        request = self._request(run, events, self._fenced(run, when), event_ids=event_ids)
         for event, made in zip(events, request.events, strict=True):
             check_event(event, made.payload)
         return self._append(request)
@@ -886,6 +1120,7 @@ class Ledger:
                 event_ids=ids,
                 salts=new_salts(count, size_bytes=SALT_BYTES),
                 context=self._context,
+                first_version=condition.version + 1 if condition.rule in (Rule.EXACTLY, Rule.NO_RUN) else 0,
             ),
             claims,
         )
@@ -894,6 +1129,8 @@ class Ledger:
         try:
             return self.store.append(request)
         except Refused as refused:
+            if isinstance(refused, ShardSuperseded) and self._lease is not None:
+                raise self._lost(self._lease, request.events[0].type) from None
             raise self._with_winner(refused) from None
 
     def _append_commuting(
@@ -901,10 +1138,17 @@ class Ledger:
     ) -> bool:
         if event_id is not None and len(events) > 1:
             raise InvalidInput("event_id", f"is one id, and the results make {len(events)} events; send fewer at once.")
-        request = self._request(run_id, events, condition, event_ids=None if event_id is None else [event_id])
+        lease = self._lease_of(run_id)
+        request = self._request(
+            run_id, events, self._fenced(run_id, condition), event_ids=None if event_id is None else [event_id]
+        )
         try:
             self.store.append(request)
-        except (RunClosed, ShardSuperseded):
+        except RunClosed:
+            return False
+        except ShardSuperseded:
+            if lease is not None:
+                raise self._lost(lease, type_of(events[0])) from None
             return False
         return True
 
@@ -913,7 +1157,49 @@ class Ledger:
             ids = None if event_id is None else [*new_event_ids(len(events) - 1), EventId(event_id)]
             return self._request(run, events, condition, event_ids=ids)
 
-        return transact(self.store, self._run_id(run_id), decide, make_request=request, cache=self._cache)
+        run, lease = self._run_id(run_id), self._lease_of(run_id)
+        if lease is None:
+            return transact(self.store, run, decide, make_request=request, cache=self._cache)
+        wanted: list[RunEvent] = []
+
+        def decide_as_holder(state: RunState) -> Sequence[RunEvent]:
+            wanted[:] = decide(state)
+            work.check_lease(state, lease)
+            return wanted
+
+        try:
+            return transact(
+                self.store, run, decide_as_holder, make_request=request, cache=self._cache, trusts_cache=True
+            )
+        except LeaseLost:
+            raise self._lost(lease, type_of(wanted[0]) if wanted else "nothing") from None
+
+    def _lease_of(self, run_id: str) -> Lease | None:
+        """Give the lease that this ledger writes under.
+
+        Raises:
+            InvalidInput: when it is one for another run.
+        """
+        if self._lease is not None and self._lease.run_id != run_id:
+            raise InvalidInput("run_id", f"{run_id} is not the run of this lease, which is {self._lease.run_id}.")
+        return self._lease
+
+    def _fenced(self, run_id: RunId, condition: Condition) -> Condition:
+        """Put a condition behind the fence of the lease that this ledger writes under."""
+        lease = self._lease_of(run_id)
+        if lease is None:
+            return condition
+        fence, epoch = lease.fence
+        return msgspec.structs.replace(condition, fence=fence, epoch=epoch)
+
+    def _lost(self, lease: Lease, attempted: str) -> LeaseLost:
+        """Note in the run's history, once a lease, that its former holder still wanted to write."""
+        event = WriteRejected(worker=lease.worker, token=lease.token, attempted=attempted, shard=lease.shard)
+        at_ms = round(lease.deadline.timestamp() * 1000)
+        event_id = derived_id("write_rejected", lease.run_id, lease.shard or -1, lease.token, at_ms=at_ms)
+        with suppress(LedgerError):  # what matters is that the caller stops
+            self.store.append(self._request(lease.run_id, [event], EXISTS, event_ids=[event_id]))
+        return LeaseLost(run_id=lease.run_id, shard=lease.shard, worker=lease.worker, token=lease.token)
 
     def _decide(self, run_id: str, decide: Decide, *, event_id: str | None = None) -> Outcome:
         run = self._run_id(run_id)
@@ -977,11 +1263,21 @@ def _check_condition(when: Condition) -> None:
 
 
 def _types(types: Sequence[str] | None) -> frozenset[str] | None:
-    if types is None:
-        return None
-    if isinstance(types, str) or not isinstance(types, Iterable):
-        raise InvalidInput("types", f"is {type(types).__name__}; a list of event types is needed.")
-    return frozenset(check_text(name, field="types", chars_max=_NAME) for name in types)
+    return None if types is None else frozenset(_names(types, field="types"))
+
+
+def _names(names: Sequence[str], *, field: str) -> list[str]:
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidInput(field, f"is {type(names).__name__}; a list of names is needed.")
+    return [check_text(name, field=field, chars_max=_NAME) for name in names]
+
+
+def _lease_s(lease_s: float) -> float:
+    if isinstance(lease_s, bool) or not isinstance(lease_s, int | float):
+        raise InvalidInput("lease_s", f"is {type(lease_s).__name__}; a number of seconds is needed.")
+    if not limits.LEASE_S_MIN <= lease_s <= limits.DELAY_S_MAX:
+        raise InvalidInput("lease_s", f"is {lease_s}; {limits.LEASE_S_MIN} to {limits.DELAY_S_MAX:,} is allowed.")
+    return lease_s
 
 
 def _chunks(lines: list[str]) -> Iterator[list[str]]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from ledger import limits
-from ledger.errors import VersionConflict
+from ledger.errors import LedgerError, VersionConflict
 from ledger.events import Page, RunId
 from ledger.run.codec import decode_page
 from ledger.run.events import RunEvent
@@ -81,7 +81,15 @@ def load(reader: ReadsRun, run_id: RunId, cache: StateCache) -> RunState:
     return state
 
 
-def transact(store: Store, run_id: RunId, decide: Decide, *, make_request: MakeRequest, cache: StateCache) -> Decision:
+def transact(
+    store: Store,
+    run_id: RunId,
+    decide: Decide,
+    *,
+    make_request: MakeRequest,
+    cache: StateCache,
+    trusts_cache: bool = False,
+) -> Decision:
     """Decide on a run and append what was decided.
 
     Args:
@@ -90,10 +98,16 @@ def transact(store: Store, run_id: RunId, decide: Decide, *, make_request: MakeR
         decide: From the state to events; called again whenever the state has moved on.
         make_request: Gives the events their ids, salts and envelopes.
         cache: Known states.
+        trusts_cache: Whether to try first on what is known, without reading: for a writer who is probably alone on
+            the run. What is decided so is appended at the version that is known, or not at all.
 
     Raises:
         LedgerError: whatever `decide` or the append raises; never `VersionConflict`.
     """
+    if trusts_cache and (known := cache.get(run_id)) is not None:
+        decision = _decide_blindly(store, known, decide, make_request)
+        if decision is not None:
+            return decision
     for _ in range(limits.OPTIMISTIC_ATTEMPTS_MAX):
         state = load(store, run_id, cache)
         events = decide(state)
@@ -111,3 +125,18 @@ def transact(store: Store, run_id: RunId, decide: Decide, *, make_request: MakeR
             return Decision(state)
         request = make_request(run_id, events, exactly(state.version))
         return Decision(state, request, turn.append(request))
+
+
+def _decide_blindly(store: Store, known: RunState, decide: Decide, make_request: MakeRequest) -> Decision | None:
+    """Decide on a state that may be stale; None when it was, or when nothing can be said without reading."""
+    try:
+        events = decide(known)
+    except LedgerError:
+        return None
+    if not events:
+        return None
+    request = make_request(RunId(known.run_id), events, exactly(known.version))
+    try:
+        return Decision(known, request, store.append(request))
+    except VersionConflict:
+        return None

@@ -13,6 +13,7 @@ them knows an HTTP status or an exit code: those tables live with the entry poin
     │   ├── RunClosed
     │   ├── RunTaken
     │   ├── ShardSuperseded
+    │   ├── LeaseLost
     │   └── ExclusiveKeyTaken
     ├── IdempotencyMismatch       same key, other payload
     ├── EventIdReused             same event id, other content
@@ -156,6 +157,21 @@ class ShardSuperseded(Refused):
         self.fence = fence
         self.attempt = attempt
         self.newest_attempt = newest_attempt
+
+
+class LeaseLost(Refused):
+    """The lease was given up or went to another worker."""
+
+    def __init__(self, *, run_id: str, shard: int | None, worker: str, token: int) -> None:
+        what = f"run {run_id}" if shard is None else f"shard {shard} of run {run_id}"
+        super().__init__(
+            f"the lease of {worker} on {what} (token {token}) is over: its deadline passed and the work was handed on."
+            " Stop; whoever holds it now goes on from what is in the log.",
+            run_id=run_id,
+        )
+        self.shard = shard
+        self.worker = worker
+        self.token = token
 
 
 class ExclusiveKeyTaken(Refused):

@@ -44,6 +44,20 @@ ATTEMPTS_MAX: Final = 1_000
 """Attempts of one run, and of one shard."""
 PRIORITY_MAX: Final = 1_000_000
 """Largest priority; the smallest is its negative."""
+PLANNED_TESTS_MAX: Final = 20_000
+"""Tests that a run plans for its shards."""
+DELAY_S_MAX: Final = 2_592_000
+"""Longest delay, timeout or lease: 30 days."""
+TASKS_PER_CLAIM_MAX: Final = 100
+"""Runs and shards that one claim takes; it also bounds how many one sweep settles at once."""
+LEASE_S: Final = 60.0
+"""How long a lease lasts without a heartbeat, unless the worker says otherwise."""
+LEASE_S_MIN: Final = 0.1
+"""The shortest lease: a heartbeat has to come through in time."""
+LEASES_PER_HEARTBEAT_MAX: Final = 10_000
+"""Leases that one heartbeat renews."""
+FINALIZATION_GRACE_S: Final = 60
+"""How long somebody who executes a run without a lease has, after its last shard, to finish it before others may."""
 RESULTS_PER_EVENT_MAX: Final = 1_000
 """`append_results` splits a longer list into several events of one append."""
 LOG_LINES_PER_EVENT_MAX: Final = 1_000

@@ -18,12 +18,15 @@ it alike:
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from enum import Enum
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
 from ledger.errors import LedgerError
 from ledger.events import EventId, NewEvent, Page, RunId
+
+if TYPE_CHECKING:
+    from ledger.tasks import Tasks
 
 
 class Rule(Enum):
@@ -160,6 +163,10 @@ class Store(Protocol):
             StoreUnavailable: not even begun; nothing was written.
         """
 
+    def append_all(self, requests: Sequence[AppendRequest]) -> "list[Appended | Exception]":
+        """Append requests of one event each, without keys, in as few commits as may be; each succeeds or is refused
+        for itself."""
+
     def in_turn(self, run_id: RunId) -> AbstractContextManager[Turn]:
         """Take the stream's turn: read, decide and append with nobody in between.
 
@@ -182,6 +189,10 @@ class Store(Protocol):
 
     def find(self, event_ids: Sequence[EventId]) -> dict[EventId, tuple[RunId, int, int]]:
         """Give run, version and position of those events that are in the log."""
+
+    @property
+    def tasks(self) -> "Tasks":
+        """What there is to do; see `ledger.tasks`."""
 
     def listen(self) -> Listener:
         """Watch for appends, of this process and of others."""

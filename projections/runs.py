@@ -75,7 +75,7 @@ class RunsProjection:
     """Folds events into `RunRow`s. Raise `version` with every change of the fold or of what is stored."""
 
     name: str = "runs"
-    version: int = 1
+    version: int = 2
 
     def fold(self, row: RunRow | None, events: Sequence[FoldEvent]) -> RunRow:
         """Fold the next events of the row's run and give the row: the given one, changed, or the first for None."""

@@ -29,12 +29,14 @@ from ledger.run.events import (
     ShardCompleted,
     ShardResultAppended,
     ShardRetried,
+    ShardStarted,
     Started,
     StatsIncremented,
     VersionResolved,
+    WriteRejected,
 )
 from ledger.run.state import RunState, fold, initial
-from ledger.run.values import GateOutcome, JsonObject, Status
+from ledger.run.values import GateOutcome, JsonObject, OnLost, OnShardFailure, Policy, Status
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
@@ -154,9 +156,17 @@ FULL: dict[str, RunEvent] = {
         failed_verdict_fails=True,
         parent_run_id=OTHER_RUN,
         retry_of=OTHER_RUN,
+        policy=Policy(
+            on_lost=OnLost.HOLD,
+            on_shard_failure=OnShardFailure.ALL_DONE,
+            retry_delay_s=5,
+            retry_delay_max_s=60,
+            timeout_s=900,
+        ),
+        plan=[["TC-1", "ä"], [], ["TC-2"], ["TC-3"]],
     ),
     "released": Released(),
-    "started": Started(attempt=2, started_at=NOON + timedelta(microseconds=250), worker="host-1/4711"),
+    "started": Started(attempt=2, started_at=NOON + timedelta(microseconds=250), worker="host-1/4711", by_shard=True),
     "phase_entered": PhaseEntered(phase="build"),
     "version_resolved": VersionResolved(resolved_version="v1.2.3+build.4"),
     "gate_finished": GateFinished(
@@ -172,18 +182,20 @@ FULL: dict[str, RunEvent] = {
         first_sequence=40,
     ),
     "stats_incremented": StatsIncremented(passed=3, failed=1, total=-1),
-    "shard_completed": ShardCompleted(shard=3, shard_attempt=2, exit_code=-9),
-    "shard_retried": ShardRetried(shard=3, shard_attempt=2, reason="lease lost"),
+    "shard_completed": ShardCompleted(shard=3, shard_attempt=2, exit_code=-9, error="killed"),
+    "shard_started": ShardStarted(shard=3, shard_attempt=2, started_at=NOON, worker="host-1/7"),
+    "shard_retried": ShardRetried(shard=3, shard_attempt=2, reason="lease lost", retry_at=LATER, is_counted=False),
     "artifact_recorded": ArtifactRecorded(
         name="trace", uri="s3://bucket/trace.zip", shard=1, media_type="application/zip", size_bytes=2**53 - 1
     ),
     "log_appended": LogAppended(lines=["first", "", "\x1b[31mred"], source="stderr", level="error", shard=0),
     "annotated": Annotated(note="flaky", labels={"owner": "team-a", "gone": None}),
-    "attempt_failed": AttemptFailed(error="out of memory", error_category="oom", retry_at=LATER),
+    "attempt_failed": AttemptFailed(error="out of memory", error_category="oom", retry_at=LATER, is_counted=False),
     "interrupted": Interrupted(reason="host gone"),
     "resumed": Resumed(worker="host-2/1"),
     "abort_requested": AbortRequested(reason="wrong branch", deadline=LATER),
     "finalization_started": FinalizationStarted(worker="host-2/1"),
+    "write_rejected": WriteRejected(worker="host-1/7", token=12, attempted="completed", shard=3),
     "completed": Completed(finished_at=LATER, output_ref="s3://bucket/report", duration_ms=3_600_000),
     "failed": Failed(
         finished_at=LATER,
@@ -191,6 +203,7 @@ FULL: dict[str, RunEvent] = {
         error_category="crash",
         failure_summary="coverage: 71 % < 80 %",
         duration_ms=1,
+        retry_ended="all 3 attempt(s) are used up",
     ),
     "aborted": Aborted(
         finished_at=LATER,
@@ -215,6 +228,7 @@ BARE: dict[str, RunEvent] = {
     "shard_result_appended": results("passed"),
     "stats_incremented": StatsIncremented(),
     "shard_completed": ShardCompleted(),
+    "shard_started": ShardStarted(shard=0, started_at=NOON, worker="w1"),
     "shard_retried": ShardRetried(shard=0, shard_attempt=2),
     "artifact_recorded": ArtifactRecorded(name="log", uri="file:///tmp/log"),
     "log_appended": LogAppended(lines=["ready"]),
@@ -224,6 +238,7 @@ BARE: dict[str, RunEvent] = {
     "resumed": Resumed(worker="w1"),
     "abort_requested": AbortRequested(),
     "finalization_started": FinalizationStarted(worker="w1"),
+    "write_rejected": WriteRejected(worker="w1", token=2, attempted="completed"),
     "completed": COMPLETED,
     "failed": FAILED,
     "aborted": Aborted(finished_at=LATER),

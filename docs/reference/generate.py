@@ -295,7 +295,7 @@ def all_tries() -> Iterator[tuple[str, Try]]:
 def enqueued(*, not_before: datetime | None) -> RunState:
     facts: dict[str, Any] = dict.fromkeys(inspect.signature(commands.decide_enqueue).parameters)
     kind = Kind(name="build", failed_verdict_fails=True, attempts_max=2)
-    facts |= {"kind": kind, "input": {}, "priority": 0, "not_before": not_before, "now": NOON}
+    facts |= {"kind": kind, "input": {}, "priority": 0, "not_before": not_before, "now": NOON, "plan": ()}
     return after(initial(RUN), [commands.decide_enqueue(**facts)])
 
 

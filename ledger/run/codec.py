@@ -26,13 +26,19 @@ from ledger.run.events import (
     TERMINAL_EVENTS,
     Aborted,
     Annotated,
+    AttemptFailed,
     Enqueued,
+    FinalizationStarted,
+    Interrupted,
+    Resumed,
     RunEvent,
     ShardResultAppended,
     ShardRetried,
+    Started,
     schema_version_of,
     type_of,
 )
+from ledger.run.leases import FINALIZATION_FENCE, RUN_FENCE
 from ledger.run.values import check_json, check_labels, check_results
 
 RecordedRunEvent = RecordedEvent[RunEvent]
@@ -157,6 +163,7 @@ def to_new_events(
     event_ids: Sequence[EventId],
     salts: Sequence[bytes],
     context: Context = NO_CONTEXT,
+    first_version: int = 0,
 ) -> tuple[NewEvent, ...]:
     """Make events ready to be stored.
 
@@ -167,10 +174,12 @@ def to_new_events(
         event_ids: One for each event.
         salts: One for each event.
         context: Who and why.
+        first_version: Version of the first one, when it is known: events that take a run or give it up fence off
+            whoever had it before. 0 when it is not.
     """
     at = timestamp(recorded_at)
     made = []
-    for event, event_id, salt in zip(events, event_ids, salts, strict=True):
+    for index, (event, event_id, salt) in enumerate(zip(events, event_ids, salts, strict=True)):
         event_type, schema_version, closes = _TYPE_NAMES[type(event)]
         payload = encode(event)
         envelope = Envelope(
@@ -185,9 +194,24 @@ def to_new_events(
             traceparent=context.traceparent,
             type=event_type,
         )
-        fence, epoch = (shard_fence(event.shard), event.shard_attempt) if type(event) is ShardRetried else (None, None)
+        fence, epoch = _fence(event, first_version and first_version + index)
         made.append(NewEvent(event_id, event_type, encode_envelope(envelope), payload, salt, closes, fence, epoch))
     return tuple(made)
+
+
+_TAKING: Final = frozenset({Started, Resumed, Interrupted, AttemptFailed})
+
+
+def _fence(event: RunEvent, version: int) -> tuple[str, int] | tuple[None, None]:
+    """Give what an event fences off, from which epoch on; most events fence nothing off."""
+    kind = type(event)
+    if isinstance(event, ShardRetried):
+        return shard_fence(event.shard), event.shard_attempt
+    if version and kind in _TAKING:
+        return RUN_FENCE, version
+    if version and kind is FinalizationStarted:
+        return FINALIZATION_FENCE, version
+    return None, None
 
 
 def fingerprint(event: Enqueued) -> str:

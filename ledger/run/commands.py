@@ -42,6 +42,9 @@ from ledger.run.state import RunState, failure_headline
 from ledger.run.values import (
     GateOutcome,
     JsonObject,
+    OnLost,
+    OnShardFailure,
+    Policy,
     Status,
     Verdict,
     check_flag,
@@ -74,6 +77,7 @@ def decide_enqueue(
     parent_run_id: str | None,
     retry_of: str | None,
     now: datetime,
+    plan: Sequence[Sequence[str]] = (),
 ) -> Enqueued:
     """Ask for a run: check every fact of it, and put what its kind declares beside them.
 
@@ -116,6 +120,8 @@ def decide_enqueue(
         failed_verdict_fails=check_flag(kind.failed_verdict_fails, field="failed_verdict_fails"),
         parent_run_id=parent_run_id,
         retry_of=retry_of,
+        policy=check_policy(kind.policy),
+        plan=check_plan(plan, shard_count=shard_count),
     )
 
 
@@ -128,7 +134,12 @@ def check_enqueued(event: Enqueued) -> None:
         InvalidInput, SecretInInput: as `decide_enqueue` does.
     """
     decide_enqueue(
-        kind=Kind(name=event.kind, phases=event.phases, failed_verdict_fails=event.failed_verdict_fails),  # type: ignore[arg-type]
+        kind=Kind(
+            name=event.kind,
+            phases=event.phases,  # type: ignore[arg-type]
+            failed_verdict_fails=event.failed_verdict_fails,
+            policy=event.policy,
+        ),
         project=event.project,
         input=event.input,
         labels=event.labels,
@@ -142,7 +153,51 @@ def check_enqueued(event: Enqueued) -> None:
         parent_run_id=event.parent_run_id,
         retry_of=event.retry_of,
         now=event.enqueued_at,
+        plan=event.plan,
     )
+
+
+def check_policy(policy: Policy) -> Policy:
+    """Check what a kind declares for work that is lost or fails.
+
+    Raises:
+        InvalidInput: when it is no policy, or a delay is out of range.
+    """
+    if not isinstance(policy, Policy):
+        raise InvalidInput("policy", f"is {type(policy).__name__}; a Policy is needed.")
+    if policy.on_lost not in tuple(OnLost):
+        raise InvalidInput("policy.on_lost", f"is {policy.on_lost!r}; {', '.join(OnLost)} is allowed.")
+    if policy.on_shard_failure not in tuple(OnShardFailure):
+        raise InvalidInput(
+            "policy.on_shard_failure", f"is {policy.on_shard_failure!r}; {', '.join(OnShardFailure)} is allowed."
+        )
+    for field, seconds in (("retry_delay_s", policy.retry_delay_s), ("retry_delay_max_s", policy.retry_delay_max_s)):
+        check_integer(seconds, field=f"policy.{field}", at_least=0, at_most=limits.DELAY_S_MAX)
+    if policy.timeout_s is not None:
+        check_integer(policy.timeout_s, field="policy.timeout_s", at_least=1, at_most=limits.DELAY_S_MAX)
+    return policy
+
+
+def check_plan(plan: Sequence[Sequence[str]], *, shard_count: int | None) -> list[list[str]]:
+    """Check which tests each shard is to run.
+
+    Raises:
+        InvalidInput: when it is no list of lists of ids, has other shards than the run, or too many tests.
+    """
+    if isinstance(plan, str | bytes) or not isinstance(plan, Sequence):
+        raise InvalidInput("plan", f"is {type(plan).__name__}; a list with the ids of each shard's tests is needed.")
+    if plan and len(plan) != (shard_count or 1):
+        raise InvalidInput("plan", f"has {len(plan):,} lists, and the run has {shard_count or 1:,} shard(s).")
+    count = 0
+    for shard, ids in enumerate(plan):
+        if isinstance(ids, str | bytes) or not isinstance(ids, Sequence):
+            raise InvalidInput(f"plan[{shard}]", f"is {type(ids).__name__}; a list of test ids is needed.")
+        count += len(ids)
+        if count > limits.PLANNED_TESTS_MAX:
+            raise InvalidInput("plan", f"has more than {limits.PLANNED_TESTS_MAX:,} tests.")
+        for index, test_id in enumerate(ids):
+            check_text(test_id, field=f"plan[{shard}][{index}]", chars_max=limits.TEXT_CHARS_MAX)
+    return [list(ids) for ids in plan]
 
 
 def _phases(phases: Sequence[str]) -> list[str]:
@@ -184,7 +239,7 @@ def decide_start(run: RunState, *, worker: str, now: datetime) -> Events:
     is_due = run.status is Status.SCHEDULED and run.not_before is not None and run.not_before <= now
     if not is_due:
         _require(run, "start", Status.QUEUED)
-    if run.attempt >= run.attempts_max:
+    if not has_attempts_left(run):
         raise IllegalTransition(
             run_id=run.run_id,
             status=run.status,
@@ -280,7 +335,7 @@ def decide_fail_attempt(run: RunState, *, error: str, error_category: str | None
         IllegalTransition: when no attempt is left; fail the run instead.
     """
     _require(run, "fail_attempt", Status.RUNNING, Status.INTERRUPTED)
-    if run.attempt >= run.attempts_max:
+    if not has_attempts_left(run):
         raise IllegalTransition(
             run_id=run.run_id,
             status=run.status,
@@ -289,6 +344,11 @@ def decide_fail_attempt(run: RunState, *, error: str, error_category: str | None
         )
     shown = cut(error, chars_max=limits.ERROR_CHARS_MAX)
     return [AttemptFailed(error=shown, error_category=error_category, retry_at=retry_at)]
+
+
+def has_attempts_left(run: RunState) -> bool:
+    """Tell whether a run may be started once more."""
+    return run.attempt - run.uncounted_attempts < run.attempts_max
 
 
 def decide_interrupt(run: RunState, *, reason: str) -> Events:
@@ -323,20 +383,22 @@ def decide_complete(run: RunState, *, finished_at: datetime, output_ref: str | N
     """Finish a running run.
 
     Returns:
-        `Completed`; or `Failed` with the headline when the kind lets a failed verdict fail the run.
+        `Completed`; or `Failed` with the headline when the kind lets a failed verdict fail the run, or a shard could
+        not do its work and the kind does not tolerate that.
 
     Raises:
         RunClosed: when the run is finished already.
         IllegalTransition: when it does not run.
     """
     _require(run, "complete", Status.RUNNING)
-    if run.failed_verdict_fails and run.verdict is not Verdict.PASSED and run.verdict is not Verdict.NONE:
+    fails = run.failed_verdict_fails and run.verdict is not Verdict.PASSED and run.verdict is not Verdict.NONE
+    if fails or (run.failed_shards and run.policy.on_shard_failure is not OnShardFailure.TOLERATE):
         headline = cut(failure_headline(run) or f"verdict {run.verdict}", chars_max=limits.FAILURE_SUMMARY_CHARS_MAX)
         return [
             Failed(
                 finished_at=finished_at,
                 error=headline,
-                error_category="verdict",
+                error_category="verdict" if fails else "shard_failed",
                 failure_summary=headline,
                 duration_ms=duration_ms,
             )
@@ -352,6 +414,7 @@ def decide_fail(
     failure_summary: str | None,
     finished_at: datetime,
     duration_ms: int | None,
+    retry_ended: str | None = None,
 ) -> Events:
     """Fail a run that is not finished. The error and its headline are cut to their limits."""
     _require_open(run)
@@ -363,6 +426,7 @@ def decide_fail(
             error_category=error_category,
             failure_summary=headline[: limits.FAILURE_SUMMARY_CHARS_MAX] or None,
             duration_ms=duration_ms,
+            retry_ended=retry_ended,
         )
     ]
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from ledger.run.values import GateOutcome, JsonObject, Moment
+from ledger.run.values import DEFAULT_POLICY, GateOutcome, JsonObject, Moment, Policy
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -38,6 +38,8 @@ class Enqueued(_Event, frozen=True, tag="enqueued"):
         failed_verdict_fails: Whether completing with a failed verdict fails the run.
         parent_run_id: The run that this one is a part of.
         retry_of: The finished run that this one repeats.
+        policy: What happens when its work is lost or fails.
+        plan: The ids of the tests of each shard, in order, fixed now: one list a shard. Empty when nobody knows.
     """
 
     kind: str
@@ -56,6 +58,8 @@ class Enqueued(_Event, frozen=True, tag="enqueued"):
     failed_verdict_fails: bool = False
     parent_run_id: str | None = None
     retry_of: str | None = None
+    policy: Policy = DEFAULT_POLICY
+    plan: list[list[str]] = []
 
 
 class Released(_Event, frozen=True, tag="released"):
@@ -63,11 +67,17 @@ class Released(_Event, frozen=True, tag="released"):
 
 
 class Started(_Event, frozen=True, tag="started"):
-    """A worker began an attempt; attempts count from 1."""
+    """A worker began an attempt; attempts count from 1.
+
+    Attributes:
+        by_shard: Whether workers take the shards one by one; the worker named here took the first. Otherwise the run
+            with all its shards is this worker's.
+    """
 
     attempt: int
     started_at: Moment
     worker: str
+    by_shard: bool = False
 
 
 class PhaseEntered(_Event, frozen=True, tag="phase_entered"):
@@ -115,24 +125,42 @@ class StatsIncremented(_Event, frozen=True, tag="stats_incremented"):
     total: int = 0
 
 
+class ShardStarted(_Event, frozen=True, tag="shard_started"):
+    """A worker took a shard, at the attempt that the shard has come to."""
+
+    shard: int
+    started_at: Moment
+    worker: str
+    shard_attempt: int = 1
+
+
 class ShardCompleted(_Event, frozen=True, tag="shard_completed"):
     """A shard is done; None is the anonymous counter.
 
     Attributes:
         exit_code: What its process ended with, where it was one.
+        error: Why the shard could not do its work, when all its attempts failed and its siblings go on.
     """
 
     shard: int | None = None
     shard_attempt: int = 1
     exit_code: int | None = None
+    error: str | None = None
 
 
 class ShardRetried(_Event, frozen=True, tag="shard_retried"):
-    """A newer attempt of a shard began: what the older ones appended counts no more, and they may not append."""
+    """A newer attempt of a shard began: what the older ones appended counts no more, and they may not append.
+
+    Attributes:
+        retry_at: When it may be taken at the earliest; None is at once.
+        is_counted: Whether the attempt before counts against the allowed ones; not when its worker handed it back.
+    """
 
     shard: int
     shard_attempt: int
     reason: str | None = None
+    retry_at: Moment | None = None
+    is_counted: bool = True
 
 
 class ArtifactRecorded(_Event, frozen=True, tag="artifact_recorded"):
@@ -162,11 +190,16 @@ class Annotated(_Event, frozen=True, tag="annotated"):
 
 
 class AttemptFailed(_Event, frozen=True, tag="attempt_failed"):
-    """An attempt failed and the run goes back to the queue, or to the schedule until `retry_at`."""
+    """An attempt failed and the run goes back to the queue, or to the schedule until `retry_at`.
+
+    Attributes:
+        is_counted: Whether it counts against the allowed attempts; not when its worker handed the run back.
+    """
 
     error: str
     error_category: str | None = None
     retry_at: Moment | None = None
+    is_counted: bool = True
 
 
 class Interrupted(_Event, frozen=True, tag="interrupted"):
@@ -194,6 +227,22 @@ class FinalizationStarted(_Event, frozen=True, tag="finalization_started"):
     worker: str
 
 
+class WriteRejected(_Event, frozen=True, tag="write_rejected"):
+    """A worker whose lease had gone to another still tried to write; noted once a lease.
+
+    Attributes:
+        worker: Who tried.
+        token: Of its lease.
+        attempted: What it wanted to append.
+        shard: Whose lease it was; None is the run's.
+    """
+
+    worker: str
+    token: int
+    attempted: str
+    shard: int | None = None
+
+
 class Completed(_Event, frozen=True, tag="completed"):
     """The run did its work. What its results say is the verdict, not this."""
 
@@ -209,6 +258,7 @@ class Failed(_Event, frozen=True, tag="failed"):
         error: What went wrong, its head and tail kept when it was too long.
         error_category: A word for it, for programs.
         failure_summary: The headline.
+        retry_ended: Why it was not tried once more, where somebody could have.
     """
 
     finished_at: Moment
@@ -216,6 +266,7 @@ class Failed(_Event, frozen=True, tag="failed"):
     error_category: str | None = None
     failure_summary: str | None = None
     duration_ms: int | None = None
+    retry_ended: str | None = None
 
 
 class Aborted(_Event, frozen=True, tag="aborted"):
@@ -263,6 +314,7 @@ RunEvent: TypeAlias = (
     | PhaseEntered
     | VersionResolved
     | GateFinished
+    | ShardStarted
     | ShardRetried
     | ArtifactRecorded
     | Annotated
@@ -272,6 +324,7 @@ RunEvent: TypeAlias = (
     | Resumed
     | AbortRequested
     | FinalizationStarted
+    | WriteRejected
     | Deleted
     | Restored
     | Purged

@@ -6,6 +6,8 @@ folds the log later depends on a process's configuration.
 
 import msgspec
 
+from ledger.run.values import DEFAULT_POLICY, Policy
+
 
 class Kind(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of run.
@@ -15,10 +17,12 @@ class Kind(msgspec.Struct, frozen=True, kw_only=True):
         phases: Its phases in order; empty when any text goes.
         failed_verdict_fails: Whether completing a run whose verdict is failed or blocked fails it. By default a run
             completes whatever its tests say, and the verdict tells.
-        attempts_max: Attempts of a run, unless the caller says otherwise.
+        attempts_max: Attempts of a run, or of each of its shards, unless the caller says otherwise.
+        policy: What happens when work is lost or fails.
     """
 
     name: str
     phases: tuple[str, ...] = ()
     failed_verdict_fails: bool = False
     attempts_max: int = 1
+    policy: Policy = DEFAULT_POLICY

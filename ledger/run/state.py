@@ -36,17 +36,28 @@ from ledger.run.events import (
     ShardCompleted,
     ShardResultAppended,
     ShardRetried,
+    ShardStarted,
     Started,
     StatsIncremented,
     VersionResolved,
+    WriteRejected,
 )
-from ledger.run.values import PASSED_RESULTS, SKIPPED_RESULTS, GateOutcome, JsonObject, Status, Verdict
+from ledger.run.values import (
+    DEFAULT_POLICY,
+    PASSED_RESULTS,
+    SKIPPED_RESULTS,
+    GateOutcome,
+    JsonObject,
+    Policy,
+    Status,
+    Verdict,
+)
 
 _DISPATCH_SKIPS: Final = ("over_budget", "skipped_no_impact")
 """Skip reasons of tests that were left out before dispatch: they survive every retry (Sentri's contract). A tuple, for
 a reason may be any JSON, and a set would have to hash it."""
 
-_AFTERWARDS: Final = (LogAppended, ArtifactRecorded, Annotated, Deleted, Restored, Purged)
+_AFTERWARDS: Final = (LogAppended, ArtifactRecorded, Annotated, WriteRejected, Deleted, Restored, Purged)
 """What may still happen to a finished run."""
 
 _NO_STATUS: Final = "unknown"
@@ -133,9 +144,18 @@ class Tally(msgspec.Struct, omit_defaults=True):
 
 
 class Shard(msgspec.Struct, omit_defaults=True):
-    """One slice of a run, at its newest attempt."""
+    """One slice of a run, at its newest attempt.
+
+    Attributes:
+        worker: Who took it.
+        uncounted: How many of its attempts do not count against the allowed ones.
+        error: Why it could not do its work, when it is completed without having done it.
+    """
 
     attempt: int = 1
+    worker: str | None = None
+    uncounted: int = 0
+    error: str | None = None
     is_completed: bool = False
     exit_code: int | None = None
     results: Tally = msgspec.field(default_factory=Tally)
@@ -163,7 +183,11 @@ class RunState(Run, kw_only=True, omit_defaults=True):
         gates: By their name.
         phases: The order of phases that the kind declared.
         taken_version: Version of the latest `started` or `resumed`; 0 before.
-        finalizer: Who finalizes, since `finalization_started`.
+        finalizer: Who finalizes, since `finalization_started`; `finalizer_version` is that event's.
+        uncounted_attempts: How many attempts do not count against the allowed ones.
+        failed_shards: How many shards are completed without having done their work.
+        policy: What happens when work is lost or fails.
+        has_plan: Whether the tests of the shards were fixed when the run was asked for.
     """
 
     shards: dict[int, Shard] = {}
@@ -183,6 +207,11 @@ class RunState(Run, kw_only=True, omit_defaults=True):
     failed_verdict_fails: bool = False
     taken_version: int = 0
     finalizer: str | None = None
+    finalizer_version: int = 0
+    uncounted_attempts: int = 0
+    failed_shards: int = 0
+    policy: Policy = DEFAULT_POLICY
+    has_plan: bool = False
 
     @property
     def shards_cap(self) -> int:
@@ -294,8 +323,14 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case GateFinished():
             gate = Gate(event.gate, event.outcome, event.summary, event.log_ref, version)
             state.gates = {**state.gates, event.gate: gate}
+        case ShardStarted():
+            shard = _shard_at(state, event.shard, event.shard_attempt)
+            if shard is not None:
+                shard.worker = event.worker
         case ShardRetried():
-            _shard_at(state, event.shard, event.shard_attempt)
+            shard = _shard_at(state, event.shard, event.shard_attempt)
+            if shard is not None:
+                shard.uncounted += not event.is_counted
         case ArtifactRecorded():
             state.artifact_count += 1
         case Annotated():
@@ -308,6 +343,7 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
             state.not_before = event.retry_at
             state.error, state.error_category = event.error, event.error_category
             state.worker = None
+            state.uncounted_attempts += not event.is_counted
         case Interrupted():
             state.status = Status.INTERRUPTED
             state.error, state.error_category = event.reason, "interrupted"
@@ -315,7 +351,9 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case AbortRequested():
             state.abort_requested_at = state.abort_requested_at or state.updated_at
         case FinalizationStarted():
-            state.finalizer = event.worker
+            state.finalizer, state.finalizer_version = event.worker, version
+        case WriteRejected():
+            pass
         case Deleted():
             state.deleted_at = event.deleted_at
         case Restored():
@@ -344,6 +382,8 @@ def _enqueue(state: RunState, event: Enqueued) -> None:
     state.phases = event.phases
     state.failed_verdict_fails = event.failed_verdict_fails
     state.expected_total = event.total
+    state.policy = event.policy
+    state.has_plan = bool(event.plan)
 
 
 def _run(state: RunState, worker: str, version: int) -> None:
@@ -423,6 +463,8 @@ def _complete_shard(state: RunState, event: ShardCompleted) -> None:
             return
         shard.is_completed = True
         shard.exit_code = event.exit_code
+        shard.error = event.error
+        state.failed_shards += event.error is not None
         state.keyed_completions += 1
 
 
@@ -434,7 +476,8 @@ def _shard_at(state: RunState, number: int, attempt: int) -> Shard | None:
     elif attempt > shard.attempt:
         _untally(state, shard.results)
         state.keyed_completions -= shard.is_completed
-        shard = state.shards[number] = Shard(attempt=attempt)
+        state.failed_shards -= shard.error is not None
+        shard = state.shards[number] = Shard(attempt=attempt, uncounted=shard.uncounted)
     return shard if attempt == shard.attempt else None
 
 
@@ -447,7 +490,9 @@ def _discard_attempt(state: RunState) -> None:
     state.unsharded = Tally()
     state.keyed_completions = state.anonymous_completions = 0
     state.stats_passed = state.stats_failed = 0
+    state.failed_shards = 0
     state.finalizer = None
+    state.finalizer_version = 0
 
 
 def _tally(state: RunState, tally: Tally, results: Sequence[JsonObject]) -> None:
@@ -497,6 +542,8 @@ def _safe(figure: int) -> int:
 
 
 def _verdict(state: RunState) -> Verdict:
+    if state.failed_shards:
+        return Verdict.FAILED
     if not state.gates:
         return Verdict.FAILED if state.failed > 0 else Verdict.PASSED if state.passed > 0 else Verdict.NONE
     outcomes = {gate.outcome for gate in state.gates.values()}
@@ -515,4 +562,7 @@ def failure_headline(state: RunState) -> str | None:
     if red:
         first = min(red, key=lambda gate: gate.version)
         return f"{first.gate}: {first.summary or 'gate failed'}"
+    for number, shard in state.shards.items():
+        if shard.error is not None:
+            return f"shard {number}: {shard.error.strip().splitlines()[0]}"
     return f"{state.failed:,} of {state.total:,} results failed" if state.failed else None

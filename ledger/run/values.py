@@ -57,6 +57,46 @@ class GateOutcome(StrEnum):
     BLOCKED = "blocked"
 
 
+class OnLost(StrEnum):
+    """What becomes of an attempt whose worker is gone."""
+
+    REQUEUE = "requeue"
+    FAIL = "fail"
+    HOLD = "hold"
+
+
+class OnShardFailure(StrEnum):
+    """What becomes of a run when a shard has failed for good."""
+
+    FAIL_FAST = "fail_fast"
+    """The run fails at once; its other workers stop."""
+    ALL_DONE = "all_done"
+    """The other shards go on; then the run fails."""
+    TOLERATE = "tolerate"
+    """The other shards go on; then the run completes, with a failed verdict."""
+
+
+class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What happens to a run when its work is lost or fails.
+
+    Attributes:
+        on_lost: When a lease ran out: try again while attempts are left, fail, or hold it for somebody to decide.
+        on_shard_failure: When a shard has no attempt left.
+        retry_delay_s: Before the second attempt; doubled for each one after, with jitter. 0 tries again at once.
+        retry_delay_max_s: The delay grows no further than this.
+        timeout_s: How long a worker lets one attempt take; None lets it take its time.
+    """
+
+    on_lost: OnLost = OnLost.REQUEUE
+    on_shard_failure: OnShardFailure = OnShardFailure.FAIL_FAST
+    retry_delay_s: int = 0
+    retry_delay_max_s: int = 3_600
+    timeout_s: int | None = None
+
+
+DEFAULT_POLICY: Final = Policy()
+
+
 PASSED_RESULTS: Final = frozenset({"passed", "warning", "xpassed"})
 """Result statuses that count as passed (a warning does: Sentri's contract)."""
 SKIPPED_RESULTS: Final = frozenset({"skipped", "xfailed"})

@@ -66,6 +66,14 @@ class GroupCommit(Generic[Request, Result]):
             raise ticket.result
         return cast(Result, ticket.result)
 
+    def submit_all(self, requests: Sequence[Request]) -> list[Result | Exception]:
+        """Commit requests together, and give for each its result or its error."""
+        results: list[Result | Exception] = []
+        for start in range(0, len(requests), self._requests_max):
+            with self.alone():
+                results += self._commit(requests[start : start + self._requests_max])
+        return results
+
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Keep every group waiting while the block runs."""

@@ -8,9 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from ledger.errors import EventIdReused, RunClosed, RunNotFound, ShardSuperseded, StoreUnavailable, VersionConflict
+from ledger.errors import (
+    EventIdReused,
+    LedgerError,
+    RunClosed,
+    RunNotFound,
+    ShardSuperseded,
+    StoreUnavailable,
+    VersionConflict,
+)
 from ledger.events import EventId, NewEvent, Page, RunId, join_page
 from ledger.store import Appended, AppendRequest, KeyClaim, KeyTaken, Rule
+from ledger.stores.memory_tasks import FOLLOWED, MemoryTasks, Rows, copy_rows, follow
 
 
 class _Stored(NamedTuple):
@@ -34,7 +43,16 @@ class MemoryStore:
         self._streams: dict[RunId, list[_Stored]] = {}
         self._by_event_id: dict[EventId, _Stored] = {}
         self._keys: dict[tuple[str, str, str], tuple[RunId, KeyClaim]] = {}
+        self._tasks: Rows = {}
         self._is_closed = False
+
+    @property
+    def tasks(self) -> MemoryTasks:
+        return MemoryTasks(self, self._tasks)
+
+    def version(self, run_id: RunId) -> int:
+        """Give where a stream stands."""
+        return len(self._streams.get(run_id, ()))
 
     def append(self, request: AppendRequest) -> Appended:
         with self._open():
@@ -44,14 +62,23 @@ class MemoryStore:
             self._check(request)
             return self._write(request)
 
+    def append_all(self, requests: Sequence[AppendRequest]) -> list[Appended | Exception]:
+        results: list[Appended | Exception] = []
+        for request in requests:
+            try:
+                results.append(self.append(request))
+            except LedgerError as error:
+                results.append(error)
+        return results
+
     @contextmanager
     def in_turn(self, run_id: RunId) -> Iterator["MemoryStore"]:
         with self._open():
-            size, keys = len(self._log), dict(self._keys)
+            size, keys, tasks = len(self._log), dict(self._keys), copy_rows(self._tasks)
             try:
                 yield self
             except BaseException:
-                self._roll_back(size, keys)
+                self._roll_back(size, keys, tasks)
                 raise
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
@@ -139,6 +166,7 @@ class MemoryStore:
             stream.append(stored)
             self._by_event_id[event.event_id] = stored
             positions.append(stored.position)
+            self._follow(stored)
         for claim in request.claims:
             self._keys[claim.space, claim.project, claim.key] = (run_id, claim)
         if any(event.closes for event in request.events):
@@ -147,12 +175,21 @@ class MemoryStore:
         self._appended.notify_all()
         return Appended(run_id, len(stream), positions)
 
-    def _roll_back(self, size: int, keys: dict[tuple[str, str, str], tuple[RunId, KeyClaim]]) -> None:
+    def _follow(self, stored: _Stored) -> None:
+        if stored.event.closes:
+            for key in [key for key in self._tasks if key[0] == stored.run_id]:
+                del self._tasks[key]
+        elif stored.event.type in FOLLOWED:
+            follow(self._tasks, stored.run_id, stored.version, stored.position, stored.event.payload)
+
+    def _roll_back(self, size: int, keys: dict[tuple[str, str, str], tuple[RunId, KeyClaim]], tasks: Rows) -> None:
         for stored in self._log[size:]:
             self._streams[stored.run_id].pop()
             del self._by_event_id[stored.event.event_id]
         del self._log[size:]
         self._keys = keys
+        self._tasks.clear()
+        self._tasks.update(tasks)
 
 
 class _MemoryListener:

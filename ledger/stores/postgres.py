@@ -56,6 +56,7 @@ from ledger.stores.migrations import (
     pending,
     require_none_pending,
 )
+from ledger.stores.postgres_tasks import PostgresTasks
 
 _SERVER_VERSION_MIN: Final = 140_000
 _CONNECTIONS_MAX: Final = 10
@@ -130,14 +131,17 @@ class PostgresStore:
         self._hints.give()
         return appended
 
-    @contextmanager
-    def in_turn(self, run_id: RunId) -> Iterator["_PostgresTurn"]:
-        with self._connection() as connection:
-            turn = _PostgresTurn(connection)
-            with _committing(connection, turn.requests, self.url), connection.transaction():
-                connection.execute("SELECT runfold.take_turn(%s)", (run_id,), prepare=True)
-                yield turn
+    def append_all(self, requests: Sequence[AppendRequest]) -> list[Appended | Exception]:
+        self._require_usable()
+        results = self._group.submit_all(requests)
         self._hints.give()
+        return results
+
+    @contextmanager
+    def in_turn(self, run_id: RunId) -> Iterator["PostgresTurn"]:
+        with self.turns() as (connection, turn):
+            connection.execute("SELECT runfold.take_turn(%s)", (run_id,), prepare=True)
+            yield turn
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
         with self._connection() as connection:
@@ -162,6 +166,10 @@ class PostgresStore:
             found = _find(connection, event_ids)
         return {event_id: (RunId(row[1]), row[2], row[3]) for event_id, row in found.items()}
 
+    @property
+    def tasks(self) -> PostgresTasks:
+        return PostgresTasks(self)
+
     def listen(self) -> Listener:
         return _PostgresListener(lambda: _connect(self._conninfo, self.url))
 
@@ -174,6 +182,16 @@ class PostgresStore:
                 self._kept.close()
         self._hints.close()
         self._pool.close()
+
+    @contextmanager
+    def turns(self) -> Iterator[tuple["_Connection", "PostgresTurn"]]:
+        """Give a transaction for appends whose runs' locks the block takes itself; it commits when the block ends."""
+        with self._connection() as connection:
+            turn = PostgresTurn(connection)
+            with _committing(connection, turn.requests, self.url), connection.transaction():
+                yield connection, turn
+        if turn.requests:
+            self._hints.give()
 
     # --- for projections and for the command line -----------------------------------------------------------
 
@@ -346,7 +364,7 @@ class PostgresStore:
         return duplicate or EventIdReused(event_id=request.events[0].event_id)
 
 
-class _PostgresTurn:
+class PostgresTurn:
     """A transaction that holds the run's lock."""
 
     def __init__(self, connection: _Connection) -> None:
@@ -367,6 +385,29 @@ class _PostgresTurn:
             return _append(self._connection, request)
         except psycopg.errors.UniqueViolation as exc:  # an id came in between, or two of the request's own are one
             raise EventIdReused(event_id=request.events[0].event_id) from exc
+
+    def append_all(self, requests: Sequence[AppendRequest]) -> list[Appended]:
+        """Append to runs whose locks this transaction holds, each after the version that its condition names.
+
+        Whoever holds the locks knows that the conditions hold; the unique index would refuse, were it wrong.
+        """
+        self.requests.extend(requests)
+        rows = [
+            (request.run_id, number, *event)
+            for request in requests
+            for number, event in enumerate(request.events, request.condition.version + 1)
+        ]
+        columns = [list(column) for column in zip(*rows, strict=True)]
+        rows_made = self._connection.execute(_INSERT_MANY, columns, prepare=True).fetchall()
+        positions = iter([row[0] for row in rows_made])
+        return [
+            Appended(
+                request.run_id,
+                request.condition.version + len(request.events),
+                [next(positions) for _ in request.events],
+            )
+            for request in requests
+        ]
 
 
 _MIGRATIONS_TABLE: Final = """
@@ -504,6 +545,16 @@ SELECT %s::uuid, %s::bigint + e.number, e.event_id, e.type, e.envelope, e.payloa
 FROM unnest(
     %s::uuid[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[], %s::boolean[], %s::text[], %s::integer[]
 ) WITH ORDINALITY AS e (event_id, type, envelope, payload, salt, closes, fence, epoch, number)
+ORDER BY e.number
+RETURNING position
+"""
+_INSERT_MANY: Final = """
+INSERT INTO runfold.events (run_id, version, event_id, type, envelope, payload, salt, closes, fence, fence_epoch)
+SELECT e.run_id, e.version, e.event_id, e.type, e.envelope, e.payload, e.salt, e.closes, e.fence, e.epoch
+FROM unnest(
+    %s::uuid[], %s::bigint[], %s::uuid[], %s::text[], %b::bytea[], %b::bytea[], %b::bytea[], %s::boolean[],
+    %s::text[], %s::integer[]
+) WITH ORDINALITY AS e (run_id, version, event_id, type, envelope, payload, salt, closes, fence, epoch, number)
 ORDER BY e.number
 RETURNING position
 """

@@ -56,6 +56,7 @@ from ledger.stores.migrations import (
     pending,
     require_none_pending,
 )
+from ledger.stores.sqlite_tasks import SqliteTasks
 
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "lustre", "gpfs", "beegfs", "fuse.sshfs", "fuse.glusterfs"}
@@ -107,10 +108,20 @@ class SqliteStore:
         self._require_usable()
         return self._group.submit(request)
 
+    def append_all(self, requests: Sequence[AppendRequest]) -> list[Appended | Exception]:
+        self._require_usable()
+        return self._group.submit_all(requests)
+
     @contextmanager
-    def in_turn(self, run_id: RunId) -> Iterator["_SqliteTurn"]:
+    def in_turn(self, run_id: RunId) -> Iterator["SqliteTurn"]:
+        with self.turn() as (_, turn):
+            yield turn
+
+    @contextmanager
+    def turn(self) -> Iterator[tuple[apsw.Connection, "SqliteTurn"]]:
+        """Give a transaction in which one may append to any stream; it commits when the block ends."""
         with self.writing() as connection:
-            yield _SqliteTurn(connection)
+            yield connection, SqliteTurn(connection)
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
         with self._reader() as connection:
@@ -129,6 +140,10 @@ class SqliteStore:
         with self._reader() as connection:
             rows = [(event_id, connection.execute(_EVENT, (event_id,)).get) for event_id in event_ids]
         return {event_id: (row[0], row[1], row[2]) for event_id, row in rows if row is not None}
+
+    @property
+    def tasks(self) -> SqliteTasks:
+        return SqliteTasks(self)
 
     def listen(self) -> Listener:
         return _SqliteListener(self._connect(), Path(f"{self.path}-wal"))
@@ -373,7 +388,7 @@ class SqliteStore:
         return duplicate or EventIdReused(event_id=request.events[0].event_id)
 
 
-class _SqliteTurn:
+class SqliteTurn:
     """A transaction that holds the file's write lock."""
 
     def __init__(self, connection: apsw.Connection) -> None:
@@ -393,6 +408,15 @@ class _SqliteTurn:
         if isinstance(result, Exception):
             raise result
         return result
+
+    def append_all(self, requests: Sequence[AppendRequest]) -> list[Appended]:
+        """Append requests whose conditions are known to hold and whose event ids are new."""
+        places = []
+        for result in _apply(self._connection, requests):
+            if isinstance(result, Exception):
+                raise result
+            places.append(result)
+        return places
 
 
 _PRAGMAS: Final = (

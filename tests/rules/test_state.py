@@ -161,6 +161,8 @@ SIMPLE: dict[str, tuple[RunState, RunEvent, dict[str, Any]]] = {
     ),
     "abort_requested": (a_run(Status.RUNNING), AbortRequested(), {"abort_requested_at": NOON}),
     "finalization_started": (a_run(Status.RUNNING), FinalizationStarted(worker="w2"), {}),
+    "shard_started": (a_run(Status.RUNNING), FULL["shard_started"], {}),
+    "write_rejected": (a_run(Status.RUNNING), FULL["write_rejected"], {}),
     "completed": (
         a_run(Status.RUNNING),
         Completed(finished_at=LATER, output_ref="s3://r"),

@@ -13,9 +13,17 @@ from hypothesis import strategies as st
 
 from ledger.run import codec
 from ledger.run.codec import decode, encode
-from ledger.run.events import EVENT_TYPES, TERMINAL_EVENTS, RunEvent, ShardCompleted, ShardResultAppended, ShardRetried
+from ledger.run.events import (
+    EVENT_TYPES,
+    TERMINAL_EVENTS,
+    RunEvent,
+    ShardCompleted,
+    ShardResultAppended,
+    ShardRetried,
+    ShardStarted,
+)
 from ledger.run.state import RunState, apply, copy, evolve, fold, initial
-from ledger.run.values import GateOutcome, Status, Verdict
+from ledger.run.values import GateOutcome, OnLost, OnShardFailure, Policy, Status, Verdict
 
 settings.register_profile("ci", max_examples=80, deadline=None, derandomize=True)
 settings.register_profile("campaign", max_examples=3_000, deadline=None)
@@ -34,6 +42,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "labels": st.dictionaries(texts, texts, max_size=2),
     "input": st.dictionaries(texts, st.none() | st.booleans() | numbers | texts, max_size=2),
     "phases": st.lists(texts, max_size=3),
+    "plan": st.lists(st.lists(texts, max_size=2), max_size=2),
     "lines": st.lists(texts, max_size=3),
     "results": result_lists,
     "skipped": result_lists,
@@ -47,16 +56,25 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "attempt": st.integers(min_value=1, max_value=3),
 }
 KEYED = {"shard": small}
+POLICIES = st.builds(
+    Policy,
+    on_lost=st.sampled_from(OnLost),
+    on_shard_failure=st.sampled_from(OnShardFailure),
+    retry_delay_s=small,
+    timeout_s=st.none() | small,
+)
 
 
 def events_of(kind: type[RunEvent]) -> st.SearchStrategy[RunEvent]:
     """Give events of one type: each field by its name, else by its type."""
     fields: dict[str, st.SearchStrategy[Any]] = {}
     for field in msgspec.structs.fields(kind):
-        if field.name in KEYED and kind is ShardRetried:
+        if field.name in KEYED and kind in (ShardRetried, ShardStarted):
             fields[field.name] = KEYED[field.name]
         elif kind.__name__ == "Annotated" and field.name == "labels":
             fields[field.name] = st.dictionaries(texts, st.none() | texts, max_size=2)
+        elif field.name == "policy":
+            fields[field.name] = POLICIES
         elif field.name in FIELDS:
             fields[field.name] = FIELDS[field.name]
         else:

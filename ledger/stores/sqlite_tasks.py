@@ -1,0 +1,294 @@
+"""Tasks in a SQLite file. A claim holds the file's write lock, for as long as its appends take.
+
+Differs from PostgreSQL: nobody is ever passed over, since whoever claims is alone; times are the machine's, in
+milliseconds.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import apsw
+
+from ledger.clock import utc_now
+from ledger.events import Page, RunId, join_page
+from ledger.run.codec import encode_json
+from ledger.run.leases import Lease
+from ledger.store import Appended, AppendRequest, Turn
+from ledger.tasks import Claimable, Renewal, Task, purpose_of
+
+if TYPE_CHECKING:
+    from ledger.stores.sqlite import SqliteStore, SqliteTurn
+
+_RUN: Final = -1
+
+
+class SqliteTasks:
+    """What there is to do, in a SQLite file."""
+
+    def __init__(self, store: "SqliteStore") -> None:
+        self._store = store
+
+    @contextmanager
+    def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> Iterator["_SqliteClaiming"]:
+        if not self._has_claimable(kinds):  # an idle worker looks often and must not keep writers waiting
+            yield _SqliteClaiming(None, None, (), lease_s)
+            return
+        with self._store.turn() as (connection, turn):
+            connection.execute(_PROMOTE, (_now(),))
+            rows = _waiting(connection, kinds, limit)
+            tasks = [_claimable(connection, row) for row in rows]
+            yield _SqliteClaiming(connection, turn, tasks, lease_s)
+
+    @contextmanager
+    def settling(self, *, limit: int) -> Iterator["_SqliteSettling"]:
+        with self._store.reading() as connection:
+            is_idle = connection.execute(_ANY_OVERDUE, (_now(),)).get is None
+        if is_idle:
+            yield _SqliteSettling(None, None, ())
+            return
+        with self._store.turn() as (connection, turn):
+            rows = connection.execute(_OVERDUE, (_now(), limit)).fetchall()
+            yield _SqliteSettling(connection, turn, [_task(row) for row in rows])
+
+    def renew(self, leases: Sequence[Lease], *, lease_s: float) -> list[Renewal]:
+        deadline = _now() + round(lease_s * 1000)
+        held = encode_json([[lease.run_id, _shard(lease.shard), lease.token] for lease in leases]).decode()
+        with self._store.writing() as connection:
+            renewed = {row[:3]: bool(row[3]) for row in connection.execute(_RENEW, (deadline, held)).fetchall()}
+        return [
+            Renewal(True, _moment(deadline), renewed[key]) if key in renewed else Renewal(False)
+            for key in [(lease.run_id, _shard(lease.shard), lease.token) for lease in leases]
+        ]
+
+    def release(self, lease: Lease) -> bool:
+        with self._store.writing() as connection:
+            connection.execute(_RELEASE, (_now(), lease.run_id, _shard(lease.shard), lease.token))
+            return bool(connection.changes())
+
+    def list(
+        self, *, run_id: str | None, kinds: Sequence[str] | None, after: tuple[str, int] | None, limit: int
+    ) -> Sequence[Task]:
+        run_after, shard_after = after or ("", _RUN - 1)
+        wanted = None if kinds is None else encode_json(kinds).decode()
+        with self._store.reading() as connection:
+            rows = connection.execute(_LIST, (_now(), run_id, wanted, run_after, shard_after, limit)).fetchall()
+        return [_task(row) for row in rows]
+
+    def count(self, *, kinds: Sequence[str] | None) -> dict[tuple[str, str], int]:
+        wanted = None if kinds is None else encode_json(kinds).decode()
+        with self._store.reading() as connection:
+            return {(kind, state): n for kind, state, n in connection.execute(_COUNT, (wanted,))}
+
+    def next_due(self) -> float | None:
+        with self._store.reading() as connection:
+            due = connection.execute(_NEXT_DUE).get
+        return None if due is None else max(0.0, (due - _now()) / 1000)
+
+    def _has_claimable(self, kinds: Sequence[str] | None) -> bool:
+        wanted = None if kinds is None else encode_json(kinds).decode()
+        with self._store.reading() as connection:
+            return connection.execute(_ANY_CLAIMABLE, (_now(), wanted)).get is not None
+
+
+class _SqliteClaiming:
+    def __init__(
+        self,
+        connection: apsw.Connection | None,
+        turn: "SqliteTurn | None",
+        tasks: Sequence[Claimable],
+        lease_s: float,
+    ) -> None:
+        self._connection = connection
+        self._turn = turn
+        self._lease_s = lease_s
+        self.tasks = tasks
+
+    def take(
+        self, requests: Sequence[AppendRequest], shards: Sequence[int | None]
+    ) -> tuple[datetime, Sequence[Appended]]:
+        deadline = _now() + round(self._lease_s * 1000)
+        places: list[Appended] = []
+        if self._connection is not None and self._turn is not None:
+            places = self._turn.append_all(requests)
+            rows = [(deadline, request.run_id, _shard(shard)) for request, shard in zip(requests, shards, strict=True)]
+            self._connection.executemany(_LEND, rows)
+        return _moment(deadline), places
+
+
+class _SqliteSettling:
+    def __init__(self, connection: apsw.Connection | None, turn: Turn | None, tasks: Sequence[Task]) -> None:
+        self._connection = connection
+        self._turn = turn
+        self.tasks = tasks
+
+    def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
+        assert self._turn is not None
+        return self._turn.read_run(run_id, after_version=after_version, limit=limit)
+
+    def append(self, request: AppendRequest) -> Appended:
+        assert self._turn is not None
+        return self._turn.append(request)
+
+    def put_back(self, task: Task) -> None:
+        assert self._connection is not None
+        self._connection.execute(_RELEASE, (_now(), task.run_id, _shard(task.shard), task.token))
+
+
+def _now() -> int:
+    return round(utc_now().timestamp() * 1000)
+
+
+def _moment(milliseconds: int) -> datetime:
+    return datetime.fromtimestamp(0, UTC) + timedelta(milliseconds=milliseconds)
+
+
+def _shard(shard: int | None) -> int:
+    return _RUN if shard is None else shard
+
+
+_ANY_CLAIMABLE: Final = """
+SELECT 1
+FROM tasks
+WHERE (state = 'waiting' AND (?2 IS NULL OR kind IN (SELECT value FROM json_each(?2))))
+    OR (state = 'scheduled' AND available_at <= ?1)
+LIMIT 1
+"""
+_PROMOTE: Final = "UPDATE tasks SET state = 'waiting' WHERE state = 'scheduled' AND available_at <= ?"
+_NEXT_KIND: Final = "SELECT kind FROM tasks WHERE state = 'waiting' AND kind > ? ORDER BY kind LIMIT 1"
+_WAITING: Final = """
+SELECT priority, enqueued, run_id, shard, is_finalizing, attempt, available_at, token
+FROM tasks
+WHERE state = 'waiting' AND kind = ?
+ORDER BY priority DESC, enqueued, shard
+LIMIT ?
+"""
+
+
+def _waiting(connection: apsw.Connection, kinds: Sequence[str] | None, limit: int) -> list[tuple[Any, ...]]:
+    """Give the first tasks over all kinds: the first of each kind are read in the order of the index, and merged."""
+    if kinds is None:
+        kinds = list(_waiting_kinds(connection))
+    rows = [row for kind in kinds for row in connection.execute(_WAITING, (kind, limit)).fetchall()]
+    rows.sort(key=_by_priority)
+    return rows[:limit]
+
+
+def _by_priority(row: tuple[Any, ...]) -> tuple[int, int, int]:
+    priority, enqueued, _, shard, *_ = row
+    return -priority, enqueued, shard
+
+
+def _waiting_kinds(connection: apsw.Connection) -> Iterator[str]:
+    kind = connection.execute(_NEXT_KIND, ("",)).get
+    while kind is not None:
+        yield kind
+        kind = connection.execute(_NEXT_KIND, (kind,)).get
+
+
+_ABOUT_RUN: Final = """
+SELECT
+    run.token IS NOT NULL,
+    run.attempt,
+    (SELECT version FROM events WHERE run_id = ?1 ORDER BY version DESC LIMIT 1),
+    event.position,
+    event.envelope,
+    event.payload
+FROM tasks AS run
+JOIN events AS event ON event.run_id = run.run_id AND event.version = 1
+WHERE run.run_id = ?1 AND run.shard = -1
+"""
+
+
+def _claimable(connection: apsw.Connection, row: tuple[Any, ...]) -> Claimable:
+    _, _, run_id, shard, is_finalizing, attempt, available_at, _ = row
+    is_started, run_attempt, version, position, envelope, payload = connection.execute(_ABOUT_RUN, (run_id,)).get
+    return Claimable(
+        RunId(run_id),
+        None if shard == _RUN else shard,
+        bool(is_finalizing),
+        attempt,
+        available_at is not None,
+        bool(is_started),
+        run_attempt,
+        version,
+        Page(join_page([(position, 1, envelope, payload)]), 1, position),
+    )
+
+
+_LEND: Final = """
+UPDATE tasks
+SET state = 'held', available_at = NULL, deadline = ?
+WHERE run_id = ? AND shard = ?
+"""
+_RENEW: Final = """
+UPDATE tasks
+SET deadline = ?1
+WHERE deadline IS NOT NULL
+    AND (run_id, shard, token) IN (
+        SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?2)
+    )
+RETURNING run_id, shard, token, abort_requested
+"""
+_RELEASE: Final = """
+UPDATE tasks
+SET state = 'waiting', worker = NULL, deadline = NULL, available_at = NULL, since = ?
+WHERE run_id = ? AND shard = ? AND token = ? AND deadline IS NOT NULL
+"""
+_ANY_OVERDUE: Final = "SELECT 1 FROM tasks WHERE deadline < ?1 OR abort_by < ?1 LIMIT 1"
+_OVERDUE: Final = """
+SELECT run_id, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, available_at, deadline,
+    abort_requested, since, coalesce(deadline < ?1, 0)
+FROM tasks
+WHERE deadline < ?1 OR abort_by < ?1
+LIMIT ?2
+"""
+_LIST: Final = """
+SELECT run_id, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, available_at, deadline,
+    abort_requested, since, coalesce(deadline < ?1, 0)
+FROM tasks
+WHERE (?2 IS NULL OR run_id = ?2)
+    AND (?3 IS NULL OR kind IN (SELECT value FROM json_each(?3)))
+    AND (run_id, shard) > (?4, ?5)
+ORDER BY run_id, shard
+LIMIT ?6
+"""
+_COUNT: Final = """
+SELECT kind, state, count(*)
+FROM tasks
+WHERE ?1 IS NULL OR kind IN (SELECT value FROM json_each(?1))
+GROUP BY kind, state
+"""
+_NEXT_DUE: Final = """
+SELECT min(due)
+FROM (
+    SELECT min(available_at) AS due FROM tasks WHERE state = 'scheduled'
+    UNION ALL
+    SELECT min(deadline) FROM tasks WHERE deadline IS NOT NULL
+    UNION ALL
+    SELECT min(abort_by) FROM tasks WHERE abort_by IS NOT NULL
+)
+"""
+
+
+def _task(row: tuple[Any, ...]) -> Task:
+    run_id, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, *rest = row
+    available_at, deadline, abort_requested, since, is_overdue = rest
+    return Task(
+        run_id=RunId(run_id),
+        kind=kind,
+        project=project,
+        shard=None if shard == _RUN else shard,
+        purpose=purpose_of(shard, bool(is_finalizing)),
+        state=state,
+        priority=priority,
+        attempt=attempt,
+        token=token,
+        worker=worker,
+        available_at=None if available_at is None else _moment(available_at),
+        deadline=None if deadline is None else _moment(deadline),
+        abort_requested=bool(abort_requested),
+        is_overdue=bool(is_overdue),
+        since=_moment(since),
+    )

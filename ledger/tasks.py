@@ -1,0 +1,147 @@
+"""The port through which a store tells what there is to do, and lends it to workers.
+
+A task is a run, a shard of one, or the finalization of one. The store keeps the tasks in step with the log, inside the
+transaction of each append; a claim appends the event that takes a task. What every store promises:
+
+1. A task is lent to one worker at a time: by priority, then by age, not before it is available.
+2. Whoever takes, settles or passes over tasks waits for nobody.
+3. A deadline is measured by one clock: the database's.
+4. What is open is what the log says: a run's tasks are gone with its closing event.
+"""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from ledger.events import Page, RunId
+from ledger.run.leases import Lease, Purpose
+from ledger.store import Appended, AppendRequest
+
+
+class Task(msgspec.Struct, frozen=True, kw_only=True):
+    """One thing to do.
+
+    Attributes:
+        shard: Which shard; None when it is the whole run, or its finalization.
+        state: `waiting` may be claimed, `scheduled` at `available_at`, `held` is somebody's, `idle` waits for the
+            run's other tasks.
+        attempt: Attempts of the run begun so far; of a shard, the one it has come to.
+        token: Of whoever holds it.
+        deadline: Of its lease; None when whoever holds it has none.
+        is_overdue: Whether its deadline has passed, by the database's clock.
+        since: When it came to this state.
+    """
+
+    run_id: RunId
+    kind: str
+    project: str | None
+    shard: int | None
+    purpose: Purpose
+    state: str
+    priority: int
+    attempt: int
+    token: int | None
+    worker: str | None
+    available_at: datetime | None
+    deadline: datetime | None
+    abort_requested: bool
+    is_overdue: bool
+    since: datetime
+
+
+class Claimable(NamedTuple):
+    """A task that a claim may take, with what its events need to know.
+
+    Attributes:
+        attempt: As in `Task`.
+        is_scheduled: Whether its run has yet to be released.
+        is_started: Whether the run is under way already.
+        run_attempt: Attempts of the run begun so far.
+        version: Where the stream stands.
+        first: The stream's first event, as a page.
+    """
+
+    run_id: RunId
+    shard: int | None
+    is_finalizing: bool
+    attempt: int
+    is_scheduled: bool
+    is_started: bool
+    run_attempt: int
+    version: int
+    first: Page
+
+
+class Renewal(NamedTuple):
+    """What became of renewing one lease."""
+
+    is_held: bool
+    deadline: datetime | None = None
+    abort_requested: bool = False
+
+
+class Claiming(Protocol):
+    """Tasks that nobody else can take until the block ends; what was appended commits then."""
+
+    tasks: Sequence[Claimable]
+
+    def take(
+        self, requests: Sequence[AppendRequest], shards: Sequence[int | None]
+    ) -> tuple[datetime, Sequence[Appended]]:
+        """Append what takes these tasks, one request a task in the order of `tasks`, and lend them.
+
+        Returns:
+            The leases' deadline, and where each request's events stand.
+        """
+
+
+class Settling(Protocol):
+    """Tasks whose deadline passed, or whose abort is overdue, that nobody else can settle until the block ends."""
+
+    tasks: Sequence[Task]
+
+    def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
+        """Read a stream; nobody can append to it meanwhile."""
+
+    def append(self, request: AppendRequest) -> Appended:
+        """Append to a stream; it commits when the block ends."""
+
+    def put_back(self, task: Task) -> None:
+        """Let others claim a task whose holder is gone."""
+
+
+class Tasks(Protocol):
+    """What there is to do."""
+
+    def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> AbstractContextManager[Claiming]:
+        """Take hold of what may be claimed now: some or none, never waiting for anybody."""
+
+    def settling(self, *, limit: int) -> AbstractContextManager[Settling]:
+        """Take hold of tasks whose lease is over, and of runs whose abort is overdue."""
+
+    def renew(self, leases: Sequence[Lease], *, lease_s: float) -> list[Renewal]:
+        """Move the deadlines of those leases that are still held, in one statement."""
+
+    def release(self, lease: Lease) -> bool:
+        """Let others claim a task, without a word in the log; False when it was not held by this lease."""
+
+    def list(
+        self, *, run_id: str | None, kinds: Sequence[str] | None, after: tuple[str, int] | None, limit: int
+    ) -> Sequence[Task]:
+        """Give tasks in the order of their runs' ids, then shards."""
+
+    def count(self, *, kinds: Sequence[str] | None) -> dict[tuple[str, str], int]:
+        """Count tasks by kind and state: the depth of the queue."""
+
+    def next_due(self) -> float | None:
+        """Give in how many seconds the next scheduled task or deadline comes; None when there is none."""
+
+
+def purpose_of(shard: int, is_finalizing: bool) -> Purpose:
+    """Tell what a row of tasks is for; shard -1 is the run."""
+    if shard >= 0:
+        return Purpose.SHARD
+    return Purpose.FINALIZE if is_finalizing else Purpose.RUN
