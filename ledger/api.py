@@ -55,6 +55,7 @@ from ledger.run.events import (
     ArtifactRecorded,
     Enqueued,
     LogAppended,
+    Purged,
     RunEvent,
     ShardResultAppended,
     Started,
@@ -64,6 +65,7 @@ from ledger.run.events import (
 )
 from ledger.run.leases import Lease, Purpose
 from ledger.run.profiles import Kind
+from ledger.run.remains import remains
 from ledger.run.state import RunState, fold, initial
 from ledger.run.values import (
     GateOutcome,
@@ -717,6 +719,47 @@ class Ledger:
         """Take a run out of the recycle bin."""
         return self._decide(run_id, commands.decide_restore)
 
+    def purge(self, run_id: str, *, reason: str | None = None, from_bin: bool = True) -> Outcome:
+        """Erase the data of a finished run for good; what lists need of it stays, and its place in the log.
+
+        The payloads of all its events go; types, times, actors and places stay, and so does the answer to its
+        idempotency key. A run of up to `limits.ERASE_EVENTS` events is purged in one transaction. A longer one is
+        purged bit by bit, so that it holds up nobody: from the first bit on it takes in nothing, and until the last
+        one it is still in the bin. When that breaks off, or ends with `OutcomeUnknown`, purge it again: that goes on
+        where it must. Purging a purged run changes nothing.
+
+        Args:
+            run_id: The run.
+            reason: Why; it stays, so it names nobody.
+            from_bin: Only a run in the recycle bin, so that purging takes two steps; False takes any finished run,
+                as retention does.
+
+        Returns:
+            The `purged` event when this call wrote one; `winner` is None when all was erased before.
+
+        Raises:
+            IllegalTransition: when the run is active, or is not in the bin.
+            RunNotFound: when there is no such run.
+        """
+        check_optional_text(reason, field="reason", chars_max=_TEXT)
+        run, now = self._run_id(run_id), self._clock()
+        load(self.store, run, self._cache)  # here, since folding a long run inside its turn would hold up others
+        version, written, is_whole = 0, None, False
+        while not is_whole:
+            with self.store.in_turn(run) as turn:
+                state = load(turn, run, self._cache)
+                commands.require_purgeable(state, from_bin=from_bin)
+                end = commands.erasable_version(state)
+                version = turn.erase(run, after_version=version, up_to=end, limit=limits.ERASE_EVENTS)
+                is_whole = version == end
+                events = commands.decide_purge(state, reason=reason, from_bin=from_bin, is_whole=is_whole, now=now)
+                if events:
+                    request = self._request(run, events, exactly(state.version))
+                    appended = turn.append(request)
+            if events:
+                written = recorded(request, appended)
+        return Outcome(run, True, written)
+
     # --- what commutes: appended without a decision --------------------------------------------------------
 
     def append_results(
@@ -1064,10 +1107,18 @@ class Ledger:
             RunNotFound: when it has no event up to there.
         """
         run = self._run_id(run_id)
-        state = load(self.store, run, self._cache) if at is None else fold(initial(run), self.read(run, up_to=at))
+        state = load(self.store, run, self._cache) if at is None else self._state_at(run, at)
         if state.version == 0:
             raise RunNotFound(run)
         return state
+
+    def _state_at(self, run: RunId, at: int | datetime) -> RunState:
+        state = fold(initial(run), self.read(run, up_to=at))
+        if state.kind or not state.version:
+            return state
+        later = self.read(run, after_version=state.version)  # no kind: the first event was erased
+        purge = next((event for event in later if isinstance(event.data, Purged)), None)
+        return state if purge is None else remains(self.read(run, up_to=state.version), purge=purge)
 
     # --- shared steps ---------------------------------------------------------------------------------------
 
@@ -1088,7 +1139,10 @@ class Ledger:
         page = self.store.read_run(run_id, after_version=0, limit=1)
         if not page.count:
             raise RunNotFound(run_id)
-        run = fold(initial(run_id), decode_page(page.events))
+        first = decode_page(page.events)
+        if first[0].data is None:
+            return  # purged: the append itself is refused
+        run = fold(initial(run_id), first)
         commands.check_shard(run, shard)
         if len(self._shards_caps) >= 1_024:
             self._shards_caps.clear()

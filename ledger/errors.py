@@ -14,6 +14,7 @@ them knows an HTTP status or an exit code: those tables live with the entry poin
     │   ├── RunTaken
     │   ├── ShardSuperseded
     │   ├── LeaseLost
+    │   ├── RunPurged
     │   └── ExclusiveKeyTaken
     ├── IdempotencyMismatch       same key, other payload
     ├── EventIdReused             same event id, other content
@@ -172,6 +173,18 @@ class LeaseLost(Refused):
         self.shard = shard
         self.worker = worker
         self.token = token
+
+
+class RunPurged(Refused):
+    """The run's data was erased, or is being erased: nothing is added to it, and nothing brings it back."""
+
+    def __init__(self, *, run_id: str, purged_version: int | None = None) -> None:
+        at = "" if purged_version is None else f" at version {purged_version}"
+        super().__init__(
+            f"run {run_id} was purged{at}: its data is erased for good. Enqueue a new run to do more work.",
+            run_id=run_id,
+        )
+        self.purged_version = purged_version
 
 
 class ExclusiveKeyTaken(Refused):

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Generic, NamedTuple, NewType, TypeVar
+from typing import Final, Generic, NamedTuple, NewType, TypeVar
 
 import msgspec
 
@@ -12,6 +12,9 @@ from ledger.envelope import Envelope
 EventId = NewType("EventId", str)
 RunId = NewType("RunId", str)
 """A run's id, which is its stream's id: a UUIDv7 in lower-case text."""
+
+PURGE_FENCE: Final = "purge"
+"""The fence that a purge raises: whoever only asks that a stream exists is refused from then on."""
 
 Data = TypeVar("Data")
 

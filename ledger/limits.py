@@ -83,6 +83,9 @@ GROUP_REQUESTS_MAX: Final = 256
 """Appends of one process's threads that share one commit."""
 OPTIMISTIC_ATTEMPTS_MAX: Final = 2
 """Conflicts a decision survives before it is made in the run's turn, where it cannot conflict again."""
+ERASE_EVENTS: Final = 1_000
+"""Events whose data a purge erases in one transaction, fewer where they fill more than a page: on SQLite it holds up
+every writer, on PostgreSQL those of the run."""
 KEY_TRIES_MAX: Final = 10
 """How many holders of an exclusive key one `enqueue` supersedes before it gives up."""
 BUSY_TIMEOUT_S: Final = 30.0

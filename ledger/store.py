@@ -13,6 +13,8 @@ it alike:
 5. `read_log` never shows an event at a position up to which it has shown the log before: a reader that remembers the
    position of the last event it saw misses none and sees none twice.
 6. Keys are claimed in the append that needs them. A key that is `until_closed` is given back by the closing event.
+7. What is erased is gone from every read for good; places, envelopes, keys and conditions stay as they are. An erased
+   event is read as one without payload, and appending it again still gives its first place back.
 """
 
 from collections.abc import Sequence
@@ -35,7 +37,7 @@ class Rule(Enum):
     ANY = "any"
     """Nothing; the stream may be empty."""
     EXISTS = "exists"
-    """The stream has an event."""
+    """The stream has an event, and was not purged."""
     NO_RUN = "no_run"
     """The stream is empty."""
     EXACTLY = "exactly"
@@ -50,7 +52,7 @@ class Condition(msgspec.Struct, frozen=True):
     Attributes:
         rule: Which rule.
         version: With `EXACTLY`: the version that the writer decided on.
-        fence: With `UNLESS_CLOSED`: the fence that the writer stands behind, such as `shard 3`.
+        fence: The fence that the writer stands behind, such as `shard 3`; a newer epoch of it refuses.
         epoch: The writer's epoch of that fence.
     """
 
@@ -137,6 +139,19 @@ class Turn(Protocol):
     def append(self, request: AppendRequest) -> Appended:
         """Append within the turn; it commits when the turn ends."""
 
+    def erase(self, run_id: RunId, *, after_version: int, up_to: int, limit: int) -> int:
+        """Erase payload and salt of the next events within the turn; a rollback brings them back.
+
+        Args:
+            run_id: The stream whose turn it is.
+            after_version: Erase after this version,
+            up_to: up to this one; the stream has it.
+            limit: The most events; fewer are erased where they are large, at least one.
+
+        Returns:
+            The version up to which payloads are erased now; `up_to` when all are.
+        """
+
 
 class Listener(Protocol):
     """Wakes a live reader."""
@@ -158,7 +173,7 @@ class Store(Protocol):
         """Append, and return when it is durable.
 
         Raises:
-            VersionConflict, RunClosed, ShardSuperseded, RunNotFound, KeyTaken, EventIdReused: refused.
+            VersionConflict, RunClosed, RunPurged, ShardSuperseded, RunNotFound, KeyTaken, EventIdReused: refused.
             OutcomeUnknown: the connection was lost during the commit.
             StoreUnavailable: not even begun; nothing was written.
         """

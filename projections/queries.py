@@ -17,10 +17,10 @@ from ledger.errors import InvalidInput
 from ledger.run.codec import encode_json, timestamp
 from ledger.run.state import Run
 from ledger.run.values import Status, Verdict, check_integer, check_labels, check_text, check_time, check_uuid
-from projections.runs import created_text
+from projections.runs import created_text, deleted_text
 
-Deleted = Literal["exclude", "only", "include"]
-_DELETED: Final = ("exclude", "only", "include")
+Deleted = Literal["exclude", "only", "include", "purged"]
+_DELETED: Final = ("exclude", "only", "include", "purged")
 
 _TOKEN_CHARS_MAX: Final = 512
 _PREFIX_CHARACTERS: Final = frozenset("0123456789abcdef-")
@@ -120,7 +120,8 @@ def run_filter(
         since: Runs created at this moment or later.
         before: Runs created before this moment.
         parent_run_id: Runs that are a part of this one.
-        deleted: Whether runs in the recycle bin are left out (`exclude`), the only ones, or among the others.
+        deleted: Whether runs in the recycle bin are left out (`exclude`), the `only` ones, or among the others
+            (`include`). What is left of purged runs is left out too, and `include`d, or asked for by itself: `purged`.
         at: Show the runs as they were at this moment; None is now.
 
     Raises:
@@ -181,8 +182,14 @@ def matches(wanted: RunFilter, run: Run) -> bool:
         and (wanted.since is None or created_at >= wanted.since)
         and (wanted.before is None or created_at < wanted.before)
         and (wanted.parent_run_id is None or run.parent_run_id == wanted.parent_run_id)
-        and (wanted.deleted == "include" or (run.deleted_at is not None) == (wanted.deleted == "only"))
+        and (wanted.deleted == "include" or wanted.deleted == _bin(run))
     )
+
+
+def _bin(run: Run) -> Deleted:
+    """Tell which lists a run is in."""
+    text = deleted_text(run)
+    return "exclude" if text is None else "only" if text else "purged"
 
 
 def check_limit(limit: int) -> int:

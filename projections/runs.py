@@ -40,6 +40,7 @@ class StoredRun(NamedTuple):
 
     Attributes:
         created_at: In the ledger's text format, as every time here; empty while it is not known.
+        deleted_at: Of a run in the recycle bin; empty for a purged one, which is in no list but its own.
         run: Canonical JSON of the `Run`.
         state: JSON of the `RunState`, to fold on from; see `encode_state`.
         labels: Name and value, in the order of the names.
@@ -75,7 +76,7 @@ class RunsProjection:
     """Folds events into `RunRow`s. Raise `version` with every change of the fold or of what is stored."""
 
     name: str = "runs"
-    version: int = 2
+    version: int = 3
 
     def fold(self, row: RunRow | None, events: Sequence[FoldEvent]) -> RunRow:
         """Fold the next events of the row's run and give the row: the given one, changed, or the first for None."""
@@ -100,7 +101,7 @@ class RunsProjection:
             state.verdict.value,
             state.parent_run_id,
             created_text(state),
-            None if state.deleted_at is None else timestamp(state.deleted_at),
+            deleted_text(state),
             state.version,
             state.position,
             row.first_recorded_at,
@@ -118,6 +119,13 @@ def restore(state: bytes, *, first_recorded_at: str, last_recorded_at: str) -> R
     """Give a row back as it was when it was stored, to fold on from."""
     decoded = decode_state(state)
     return RunRow(decoded, first_recorded_at, last_recorded_at, decoded.version)
+
+
+def deleted_text(run: Run) -> str | None:
+    """Give a run's place in the bin, as text; empty when it is purged, None when it is neither."""
+    if run.purged_at is not None:
+        return ""
+    return None if run.deleted_at is None else timestamp(run.deleted_at)
 
 
 def created_text(run: Run) -> str:

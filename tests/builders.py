@@ -30,13 +30,14 @@ from ledger.run.events import (
     ShardResultAppended,
     ShardRetried,
     ShardStarted,
+    Skeleton,
     Started,
     StatsIncremented,
     VersionResolved,
     WriteRejected,
 )
 from ledger.run.state import RunState, fold, initial
-from ledger.run.values import GateOutcome, JsonObject, OnLost, OnShardFailure, Policy, Status
+from ledger.run.values import GateOutcome, JsonObject, OnLost, OnShardFailure, Policy, Status, Verdict
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 LATER = NOON + timedelta(hours=1)
@@ -214,7 +215,31 @@ FULL: dict[str, RunEvent] = {
     ),
     "deleted": Deleted(deleted_at=LATER, reason="old"),
     "restored": Restored(),
-    "purged": Purged(reason="retention"),
+    "purged": Purged(
+        skeleton=Skeleton(
+            kind="test",
+            status=Status.FAILED,
+            deleted_at=LATER,
+            project="web",
+            verdict=Verdict.FAILED,
+            attempt=2,
+            shard_count=4,
+            shards_completed=3,
+            passed=90,
+            failed=2,
+            skipped=8,
+            total=100,
+            parent_run_id=OTHER_RUN,
+            retry_of=OTHER_RUN,
+            created_at=NOON,
+            started_at=NOON,
+            finished_at=LATER,
+            duration_ms=3_600_000,
+            closed_version=17,
+        ),
+        reason="retention",
+        is_whole=False,
+    ),
 }
 """One event of every type with every field set."""
 
@@ -244,6 +269,6 @@ BARE: dict[str, RunEvent] = {
     "aborted": Aborted(finished_at=LATER),
     "deleted": Deleted(deleted_at=LATER),
     "restored": Restored(),
-    "purged": Purged(),
+    "purged": Purged(skeleton=Skeleton(kind="test", status=Status.COMPLETED, deleted_at=LATER)),
 }
 """One event of every type with nothing but what it must have."""

@@ -55,11 +55,11 @@ def _state_fields() -> Sequence[str]:
 @click.option("--before", type=MOMENT, help="Created before this time.")
 @click.option(
     "--deleted",
-    type=click.Choice(["exclude", "only", "include"]),
+    type=click.Choice(["exclude", "only", "include", "purged"]),
     is_flag=False,
     flag_value="only",
     default="exclude",
-    help="Runs in the recycle bin: alone, or `include`d among the others.",
+    help="Runs in the recycle bin: alone, or `include`d among the others; or what is left of `purged` ones.",
 )
 @click.option("--at", type=MOMENT, help="The runs as they were at this time.")
 @click.option("-L", "--limit", type=click.IntRange(1), default=ROWS_DEFAULT, show_default=True, help="The most runs.")
@@ -241,13 +241,22 @@ def _told(output: Output, run: "RunState") -> "Iterable[tuple[str, Cell | str | 
         ("updated", output.moment(run.updated_at)),
         ("abort requested", output.moment(run.abort_requested_at)),
         ("deleted", output.moment(run.deleted_at)),
-        ("purged", output.moment(run.purged_at)),
+        ("purged", output.moment(run.purged_at) or _erased(run)),
         ("idempotency key", run.idempotency_key),
         ("exclusive key", run.exclusive_key),
         ("part of", run.parent_run_id),
         ("retry of", run.retry_of),
         ("version", f"{run.version:,}"),
     ]
+
+
+def _erased(run: "Run") -> str:
+    """Say what is not to be seen of a run any more, or not for long."""
+    if not run.purged_version:
+        return ""
+    if run.version < run.purged_version:
+        return f"data of this time was erased, see version {run.purged_version:,}"
+    return f"its data is being erased; go on with `runfold purge {run.run_id}`"
 
 
 def _json(value: object) -> str | None:

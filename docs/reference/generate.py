@@ -17,6 +17,7 @@ import sys
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -33,7 +34,7 @@ from ledger.run.codec import UPCASTERS, decode_page, to_new_events
 from ledger.run.events import EVENT_TYPES, TERMINAL_EVENTS, RunEvent, type_of
 from ledger.run.profiles import Kind
 from ledger.run.state import RunState, fold, initial
-from ledger.run.values import GateOutcome, Status
+from ledger.run.values import GateOutcome, Status, Verdict
 
 ROOT = Path(__file__).parents[2]
 NOTE = "<!-- Written by docs/reference/generate.py; change the code and run `make docs`. -->"
@@ -155,12 +156,16 @@ def event_section(kind: type[RunEvent]) -> str:
     return "\n".join(lines)
 
 
+WORDS: dict[str, type[StrEnum]] = {"GateOutcome": GateOutcome, "Status": Status, "Verdict": Verdict}
+
+
 def shape_words(shape: dict[str, Any]) -> str:
     """Say a schema's type in words."""
     if "anyOf" in shape:
         return " or ".join(shape_words(part) for part in shape["anyOf"])
     if "$ref" in shape:
-        return ", ".join(f"`{word}`" for word in GateOutcome) if shape["$ref"].endswith("/GateOutcome") else "object"
+        words = WORDS.get(shape["$ref"].rpartition("/")[2])
+        return ", ".join(f"`{word}`" for word in words) if words else "object"
     if shape.get("format") == "date-time":
         return "moment"
     if shape["type"] == "array":
@@ -240,6 +245,8 @@ ARGUMENTS: dict[str, list[Any]] = {
     "finished_at": [LATER],
     "mode": ["user"],
     "skipped": [[]],
+    "from_bin": [True, False],
+    "is_whole": [True, False],
 }
 """What commands are tried with, by the names of their parameters; those that are not here are None."""
 
@@ -319,7 +326,7 @@ def explore() -> Explored:
     moves, answers = dict[Move, None](), defaultdict[tuple[str, Status], set[str]](set)
     while waiting:
         run = waiting.popleft()
-        situation = (run.status, run.verdict, run.attempt, run.deleted_at is None)
+        situation = (run.status, run.verdict, run.attempt, run.deleted_at is None, run.purged_at is None)
         if situation in seen:
             continue
         seen.add(situation)
@@ -396,7 +403,7 @@ stateDiagram-v2
 `interrupted` is a resting state: nobody works on the run, and it may be resumed, failed or aborted. The three terminal
 statuses are absorbing: the first terminal event wins, and every later attempt is refused and told who was first. Logs,
 artifacts and notes are still taken from a finished run, and it can go to the recycle bin and back; none of that
-changes its status.
+changes its status. A purge ends that: the run's data is erased, and only its skeleton stays.
 
 Apart from the status stand the **verdict** (what results and gates say), the phase, the attempt, and whether an abort
 was asked for. A run may complete with a failed verdict, unless its kind says otherwise.

@@ -20,7 +20,7 @@ import msgspec
 from ledger import limits
 from ledger.envelope import Envelope, commitment, encode_envelope
 from ledger.errors import InvalidInput, InvariantBroken
-from ledger.events import EventId, NewEvent, RecordedEvent, RunId
+from ledger.events import PURGE_FENCE, EventId, NewEvent, RecordedEvent, RunId
 from ledger.run.events import (
     EVENT_TYPES,
     TERMINAL_EVENTS,
@@ -30,6 +30,7 @@ from ledger.run.events import (
     Enqueued,
     FinalizationStarted,
     Interrupted,
+    Purged,
     Resumed,
     RunEvent,
     ShardResultAppended,
@@ -211,6 +212,8 @@ def _fence(event: RunEvent, version: int) -> tuple[str, int] | tuple[None, None]
         return RUN_FENCE, version
     if version and kind is FinalizationStarted:
         return FINALIZATION_FENCE, version
+    if kind is Purged:
+        return PURGE_FENCE, 1
     return None, None
 
 

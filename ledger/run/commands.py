@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from ledger import limits
-from ledger.errors import IllegalTransition, InvalidInput, RunClosed, RunNotFound, RunTaken
+from ledger.errors import IllegalTransition, InvalidInput, RunClosed, RunNotFound, RunPurged, RunTaken
 from ledger.run.codec import encode_json
 from ledger.run.credentials import refuse_secrets
 from ledger.run.events import (
@@ -28,6 +28,7 @@ from ledger.run.events import (
     GateFinished,
     Interrupted,
     PhaseEntered,
+    Purged,
     Released,
     Restored,
     Resumed,
@@ -38,7 +39,7 @@ from ledger.run.events import (
     VersionResolved,
 )
 from ledger.run.profiles import Kind
-from ledger.run.state import RunState, failure_headline
+from ledger.run.state import RunState, failure_headline, skeleton
 from ledger.run.values import (
     GateOutcome,
     JsonObject,
@@ -459,9 +460,52 @@ def decide_delete(run: RunState, *, reason: str | None, now: datetime) -> Events
 
 
 def decide_restore(run: RunState) -> Events:
-    """Take a run out of the recycle bin."""
+    """Take a run out of the recycle bin.
+
+    Raises:
+        RunPurged: when its data is erased, or is being erased.
+    """
     _require_known(run)
+    if run.purged_version:
+        raise RunPurged(run_id=run.run_id, purged_version=run.purged_version)
     return [] if run.deleted_at is None else [Restored()]
+
+
+def decide_purge(run: RunState, *, reason: str | None, from_bin: bool, is_whole: bool, now: datetime) -> Events:
+    """Say that a run's data is erased, and what stays of it.
+
+    Args:
+        run: The run.
+        reason: Why; it stays.
+        from_bin: Whether only a run in the recycle bin may be purged.
+        is_whole: Whether everything up to the run's version is erased together with this.
+        now: When a run that is in no bin is gone from lists.
+
+    Raises:
+        IllegalTransition: when the run is active, or is not in the bin.
+    """
+    require_purgeable(run, from_bin=from_bin)
+    if run.purged_version == run.version and (run.purged_at is not None or not is_whole):
+        return []
+    return [Purged(skeleton=skeleton(run, deleted_at=now), reason=reason, is_whole=is_whole)]
+
+
+def require_purgeable(run: RunState, *, from_bin: bool) -> None:
+    """Check that a run may be purged; see `decide_purge`."""
+    _require_known(run)
+    why = ""
+    if not run.is_terminal:
+        why = "an active run is never purged; abort it"
+    elif from_bin and run.deleted_at is None:
+        why = "it is not in the recycle bin; delete it first"
+    if why:
+        raise IllegalTransition(run_id=run.run_id, status=run.status, command="purge", why=why)
+
+
+def erasable_version(run: RunState) -> int:
+    """Give the version up to which a purge of the run erases: all there is, but for the event that says so."""
+    is_done = run.purged_at is not None and run.purged_version == run.version
+    return run.version - 1 if is_done else run.version
 
 
 def check_shard(run: RunState, shard: int) -> None:

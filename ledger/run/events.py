@@ -11,7 +11,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from ledger.run.values import DEFAULT_POLICY, GateOutcome, JsonObject, Moment, Policy
+from ledger.run.values import DEFAULT_POLICY, GateOutcome, JsonObject, Moment, Policy, Status, Verdict
 
 
 class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
@@ -295,10 +295,46 @@ class Restored(_Event, frozen=True, tag="restored"):
     """The run came back from the recycle bin."""
 
 
-class Purged(_Event, frozen=True, tag="purged"):
-    """The run's payloads were erased; its skeleton stays."""
+class Skeleton(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What stays of a purged run: what lists find it, sort it and count it by.
 
+    No text that anybody wrote about the run is in here, but for the names of its kind and its project.
+    """
+
+    kind: str
+    status: Status
+    deleted_at: Moment
+    project: str | None = None
+    verdict: Verdict = Verdict.NONE
+    attempt: int = 0
+    shard_count: int | None = None
+    shards_completed: int = 0
+    passed: int = 0
+    failed: int = 0
+    skipped: int = 0
+    total: int = 0
+    parent_run_id: str | None = None
+    retry_of: str | None = None
+    created_at: Moment | None = None
+    started_at: Moment | None = None
+    finished_at: Moment | None = None
+    duration_ms: int | None = None
+    closed_version: int = 0
+
+
+class Purged(_Event, frozen=True, tag="purged"):
+    """The data of every earlier event of the run was erased. Nothing is added to the run any more.
+
+    Attributes:
+        skeleton: What stays: kind, project, status, verdict, times and counts.
+        reason: Why; it stays as well.
+        is_whole: Whether all of it is erased. A long run is erased bit by bit: it gets one such event when that begins
+            and another, whole one when it is done.
+    """
+
+    skeleton: Skeleton
     reason: str | None = None
+    is_whole: bool = True
 
 
 RunEvent: TypeAlias = (

@@ -37,6 +37,7 @@ from ledger.run.events import (
     ShardResultAppended,
     ShardRetried,
     ShardStarted,
+    Skeleton,
     Started,
     StatsIncremented,
     VersionResolved,
@@ -74,6 +75,9 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
         total: Expected results where the run said so, else the results so far.
         statuses: How many results have each status, in the words of the results.
         closed_version: Version of its terminal event; 0 while it is active.
+        purged_at: When the last of its data was erased.
+        purged_version: Version of the event before which its data is erased, or being erased while `purged_at` is None;
+            0 before. In a run as of an earlier moment, a later version than its own: only its remains are told.
         updated_at: When its latest event was recorded.
     """
 
@@ -118,6 +122,7 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     version: int = 0
     position: int = 0
     closed_version: int = 0
+    purged_version: int = 0
 
     @property
     def id(self) -> str:
@@ -265,7 +270,7 @@ def apply_all(state: RunState, events: Iterable[RecordedRunEvent]) -> None:
         data = event.data
         if data is None:  # the payload of a purged run is gone; what its rows said goes with it
             continue
-        if state.closed_version and not isinstance(data, _AFTERWARDS):
+        if state.closed_version and not isinstance(data, Purged if state.purged_version else _AFTERWARDS):
             continue
         if isinstance(data, ShardResultAppended):  # nearly every event of a run; spares the matching
             _append_results(state, data)
@@ -276,7 +281,8 @@ def apply_all(state: RunState, events: Iterable[RecordedRunEvent]) -> None:
         state.version = event.version
         state.position = event.position
         state.updated_at = event.recorded_at
-        _set_figures(state)
+        if not state.purged_version:  # what the figures followed from is gone
+            _set_figures(state)
 
 
 def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C901 - one arm an event, none nested
@@ -359,7 +365,7 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case Restored():
             state.deleted_at = None
         case Purged():
-            state.purged_at = state.updated_at
+            _purge(state, event, version)
         case _:
             assert_never(event)
 
@@ -400,6 +406,26 @@ def _close(state: RunState, status: Status, version: int, event: Completed | Fai
     state.duration_ms = event.duration_ms
     if event.duration_ms is None and state.started_at is not None:
         state.duration_ms = max(0, (event.finished_at - state.started_at) // timedelta(milliseconds=1))
+
+
+def _purge(state: RunState, event: Purged, version: int) -> None:
+    """Become what the event says and nothing else, so that it makes no difference what of the past is still there."""
+    left = RunState(run_id=state.run_id, purged_version=version, **msgspec.structs.asdict(event.skeleton))
+    left.closed_version = left.closed_version or version
+    left.purged_at = state.updated_at if event.is_whole else None
+    for name in RunState.__struct_fields__:
+        setattr(state, name, getattr(left, name))
+
+
+def skeleton(run: Run, *, deleted_at: datetime) -> Skeleton:
+    """Give what stays of a run when it is purged.
+
+    Args:
+        run: The run.
+        deleted_at: When it went to the recycle bin; a run that never was there is gone from lists all the same.
+    """
+    facts = {name: getattr(run, name) for name in Skeleton.__struct_fields__}
+    return Skeleton(**{**facts, "deleted_at": run.deleted_at or deleted_at})
 
 
 def _append_results(state: RunState, event: ShardResultAppended) -> None:

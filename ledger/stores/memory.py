@@ -6,23 +6,26 @@ Differs from its siblings: nothing is durable, and no other process sees it.
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from ledger.errors import (
     EventIdReused,
     LedgerError,
     RunClosed,
     RunNotFound,
+    RunPurged,
     ShardSuperseded,
     StoreUnavailable,
     VersionConflict,
 )
-from ledger.events import EventId, NewEvent, Page, RunId, join_page
+from ledger.events import PURGE_FENCE, EventId, NewEvent, Page, RunId, join_page
 from ledger.store import Appended, AppendRequest, KeyClaim, KeyTaken, Rule
 from ledger.stores.memory_tasks import FOLLOWED, MemoryTasks, Rows, copy_rows, follow
 
 
-class _Stored(NamedTuple):
+@dataclass(slots=True)
+class _Stored:
     position: int
     run_id: RunId
     version: int
@@ -44,6 +47,7 @@ class MemoryStore:
         self._by_event_id: dict[EventId, _Stored] = {}
         self._keys: dict[tuple[str, str, str], tuple[RunId, KeyClaim]] = {}
         self._tasks: Rows = {}
+        self._erased: list[tuple[_Stored, NewEvent]] = []  # in the present turn, as they were
         self._is_closed = False
 
     @property
@@ -75,11 +79,20 @@ class MemoryStore:
     def in_turn(self, run_id: RunId) -> Iterator["MemoryStore"]:
         with self._open():
             size, keys, tasks = len(self._log), dict(self._keys), copy_rows(self._tasks)
+            self._erased = []
             try:
                 yield self
             except BaseException:
                 self._roll_back(size, keys, tasks)
                 raise
+
+    def erase(self, run_id: RunId, *, after_version: int, up_to: int, limit: int) -> int:
+        with self._open():
+            end = min(up_to, after_version + limit)
+            for stored in self._streams.get(run_id, [])[after_version:end]:
+                self._erased.append((stored, stored.event))
+                stored.event = stored.event._replace(payload=b"", salt=b"")
+        return end
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
         with self._open():
@@ -127,7 +140,8 @@ class MemoryStore:
                 stored is not None
                 and stored.run_id == request.run_id
                 and stored.version == found[0].version + index
-                and (stored.event.type, stored.event.payload) == (event.type, event.payload)
+                and stored.event.type == event.type
+                and stored.event.payload in (b"", event.payload)  # an erased payload cannot be compared any more
             )
             if not is_same:
                 raise EventIdReused(event_id=event.event_id)
@@ -145,6 +159,8 @@ class MemoryStore:
             raise VersionConflict(run_id=run_id, expected_version=expected, version=version)
         if closed and (condition.rule is Rule.UNLESS_CLOSED or any(event.closes for event in request.events)):
             raise RunClosed(run_id=run_id, closed_version=closed)
+        if condition.rule is Rule.EXISTS and any(stored.event.fence == PURGE_FENCE for stored in stream):
+            raise RunPurged(run_id=run_id)
         if condition.fence is not None:
             epochs = [s.event.fence_epoch or 0 for s in stream if s.event.fence == condition.fence]
             if max(epochs, default=0) > condition.epoch:
@@ -190,6 +206,8 @@ class MemoryStore:
         self._keys = keys
         self._tasks.clear()
         self._tasks.update(tasks)
+        for stored, event in reversed(self._erased):
+            stored.event = event
 
 
 class _MemoryListener:

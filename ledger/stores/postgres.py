@@ -38,6 +38,7 @@ from ledger.errors import (
     OutcomeUnknown,
     RunClosed,
     RunNotFound,
+    RunPurged,
     ShardSuperseded,
     StoreBusy,
     StoreUnavailable,
@@ -409,6 +410,22 @@ class PostgresTurn:
             for request in requests
         ]
 
+    def erase(self, run_id: RunId, *, after_version: int, up_to: int, limit: int) -> int:
+        limit = min(limit, up_to - after_version)
+        end = after_version + _fitting(self._connection, _RUN_SIZE, (run_id, after_version), limit)
+        self._connection.execute(_ERASE, (run_id, after_version, end), prepare=True)
+        return end
+
+
+_ERASE: Final = """
+UPDATE runfold.events
+SET payload = NULL, salt = NULL
+WHERE run_id = %s
+    AND version > %s
+    AND version <= %s
+    AND payload IS NOT NULL
+"""
+
 
 _MIGRATIONS_TABLE: Final = """
 CREATE TABLE IF NOT EXISTS runfold.schema_migrations (
@@ -644,6 +661,8 @@ def _refusal(request: AppendRequest, row: TupleRow) -> LedgerError:
         return RunNotFound(run_id)
     if outcome == "closed":
         return RunClosed(run_id=run_id, closed_version=newest)
+    if outcome == "purged":
+        return RunPurged(run_id=run_id)
     if outcome == "superseded":
         return ShardSuperseded(
             run_id=run_id, fence=condition.fence or "", attempt=condition.epoch, newest_attempt=newest

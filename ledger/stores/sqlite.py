@@ -37,6 +37,7 @@ from ledger.errors import (
     OutcomeUnknown,
     RunClosed,
     RunNotFound,
+    RunPurged,
     SchemaMismatch,
     ShardSuperseded,
     StoreBusy,
@@ -44,7 +45,7 @@ from ledger.errors import (
     UnsafeStore,
     VersionConflict,
 )
-from ledger.events import EventId, Page, RunId
+from ledger.events import PURGE_FENCE, EventId, Page, RunId
 from ledger.run.codec import timestamp
 from ledger.store import Appended, AppendRequest, KeyTaken, Listener, Rule
 from ledger.stores.group_commit import GroupCommit
@@ -121,7 +122,10 @@ class SqliteStore:
     def turn(self) -> Iterator[tuple[apsw.Connection, "SqliteTurn"]]:
         """Give a transaction in which one may append to any stream; it commits when the block ends."""
         with self.writing() as connection:
-            yield connection, SqliteTurn(connection)
+            turn = SqliteTurn(connection)
+            yield connection, turn
+        if turn.has_erased:
+            self._empty_log()
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
         with self._reader() as connection:
@@ -309,6 +313,20 @@ class SqliteStore:
                 self._writer.close(True)
             self._writer = None
 
+    def _empty_log(self) -> None:
+        """Empty the write-ahead log, which has the bytes of what was erased, unless somebody uses it right now.
+
+        Nobody is waited for: whatever writes next goes over them, and the last one to close the file takes the log
+        away.
+        """
+        with self._group.alone(), suppress(LedgerError, apsw.Error):
+            writer = self._writable()
+            try:
+                writer.set_busy_handler(None)
+                writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                writer.set_busy_handler(_wait_for_turn)
+
     def _commit_group(self, requests: Sequence[AppendRequest]) -> Sequence[Appended | Exception]:
         if len(requests) == 1:
             appended = self._append_at_once(requests[0])
@@ -393,6 +411,7 @@ class SqliteTurn:
 
     def __init__(self, connection: apsw.Connection) -> None:
         self._connection = connection
+        self.has_erased = False
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
         return _read_run(self._connection, run_id, after_version=after_version, limit=limit)
@@ -418,10 +437,28 @@ class SqliteTurn:
             places.append(result)
         return places
 
+    def erase(self, run_id: RunId, *, after_version: int, up_to: int, limit: int) -> int:
+        limit = min(limit, up_to - after_version)
+        end = after_version + _fitting(self._connection, _RUN_SIZE, (run_id, after_version), limit)
+        self._connection.execute(_ERASE, (run_id, after_version, end))
+        self.has_erased = self.has_erased or self._connection.changes() > 0
+        return end
+
+
+_ERASE: Final = """
+UPDATE events
+SET payload = NULL, salt = NULL
+WHERE run_id = ?
+    AND version > ?
+    AND version <= ?
+    AND payload IS NOT NULL
+"""
+
 
 _PRAGMAS: Final = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
+    "PRAGMA secure_delete = ON",  # what a purge erases is overwritten in the file, not only forgotten
     "PRAGMA trusted_schema = OFF",
     "PRAGMA cell_size_check = ON",
     "PRAGMA mmap_size = 0",  # a mapped file turns a damaged log page into damage elsewhere, and made scans no faster
@@ -575,6 +612,8 @@ def _refusal(connection: apsw.Connection, request: AppendRequest, head: _Head) -
             return VersionConflict(run_id=run_id, expected_version=expected, version=version)
     if head.closed_version and (rule is Rule.UNLESS_CLOSED or any(event.closes for event in request.events)):
         return RunClosed(run_id=run_id, closed_version=head.closed_version)
+    if rule is Rule.EXISTS and _epoch(connection, run_id, PURGE_FENCE, head):
+        return RunPurged(run_id=run_id)
     if condition.fence is not None:
         newest = _epoch(connection, run_id, condition.fence, head)
         if newest > condition.epoch:

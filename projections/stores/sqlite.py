@@ -340,7 +340,7 @@ def _select(generation: int, wanted: RunFilter, after: PageKey | None) -> _Selec
     elif wanted.status:
         conditions.append(("runs.status IN (SELECT value FROM json_each(?))", [_json(wanted.status)]))
     if wanted.deleted != "include":
-        conditions.append((_DELETED[wanted.deleted == "only"], []))
+        conditions.append((_DELETED[wanted.deleted], []))
     if after is not None:
         conditions.append((_AFTER[bool(wanted.labels)], after))
     where = "\n    AND ".join([fragment for fragment, _ in conditions])
@@ -358,7 +358,11 @@ _HAS_LABEL: Final = """EXISTS (
             AND other.created_at = runs.created_at
             AND other.run_id = runs.run_id
     )"""
-_DELETED: Final[tuple[LiteralString, LiteralString]] = ("runs.deleted_at IS NULL", "runs.deleted_at IS NOT NULL")
+_DELETED: Final[dict[str, LiteralString]] = {
+    "exclude": "runs.deleted_at IS NULL",
+    "only": "runs.deleted_at > ''",
+    "purged": "runs.deleted_at = ''",
+}
 _AFTER: Final[tuple[LiteralString, LiteralString]] = (
     "(runs.created_at, runs.run_id) < (?, ?)",
     "(label.created_at, label.run_id) < (?, ?)",

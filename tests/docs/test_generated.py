@@ -154,7 +154,7 @@ def test_states_when_a_run_is_finished() -> None:
         for (command, status), answers in explored.answers.items()
         if status in TERMINAL and answers != {"RunClosed"}
     }
-    assert {"delete", "restore"} == open_commands
+    assert {"delete", "restore", "purge"} == open_commands
 
 
 def test_states_when_a_command_is_added() -> None:

@@ -9,7 +9,7 @@ import pytest
 from builders import LATER, NOON, RUN, a_run, after, results
 
 from ledger import limits
-from ledger.errors import IllegalTransition, InvalidInput, RunClosed, RunNotFound, RunTaken
+from ledger.errors import IllegalTransition, InvalidInput, RunClosed, RunNotFound, RunPurged, RunTaken
 from ledger.run import commands
 from ledger.run.events import (
     Aborted,
@@ -23,6 +23,7 @@ from ledger.run.events import (
     GateFinished,
     Interrupted,
     PhaseEntered,
+    Purged,
     Released,
     Restored,
     Resumed,
@@ -109,6 +110,7 @@ COMMANDS: dict[str, Callable[[RunState], list[RunEvent]]] = {
     "abort": abort,
     "delete": lambda run: commands.decide_delete(run, reason=None, now=NOW),
     "restore": commands.decide_restore,
+    "purge": lambda run: commands.decide_purge(run, reason=None, from_bin=False, is_whole=True, now=LATER),
 }
 
 S, Q, R, X = Status.SCHEDULED, Status.QUEUED, Status.RUNNING, Status.INTERRUPTED
@@ -135,6 +137,7 @@ RULES: dict[str, dict[Status, Answer]] = {
     "abort": dict.fromkeys(ACTIVE, Aborted),
     "delete": {**dict.fromkeys(ACTIVE, IllegalTransition), **dict.fromkeys(TERMINAL, Deleted)},
     "restore": dict.fromkeys((*ACTIVE, *TERMINAL)),
+    "purge": {**dict.fromkeys(ACTIVE, IllegalTransition), **dict.fromkeys(TERMINAL, Purged)},
 }
 """What every command answers in every status: an event, nothing, or a refusal. Terminal ones not named: `RunClosed`."""
 
@@ -577,6 +580,39 @@ def test_delete_and_restore_when_done() -> None:
     assert [] == commands.decide_delete(deleted, reason=None, now=LATER)
     assert [Restored()] == commands.decide_restore(deleted)
     assert [] == commands.decide_restore(kept)
+
+
+def purge(run: RunState, *, is_whole: bool = True, from_bin: bool = True) -> list[RunEvent]:
+    return commands.decide_purge(run, reason="old", from_bin=from_bin, is_whole=is_whole, now=LATER)
+
+
+def test_purge_when_the_run_is_not_in_the_bin() -> None:
+    """Only a run in the bin is purged, unless any finished one may be; then it is gone from lists as well."""
+    kept = a_run(Status.COMPLETED)
+
+    with pytest.raises(IllegalTransition, match="delete it first"):
+        purge(kept)
+    [purged] = purge(kept, from_bin=False)
+    [from_bin] = purge(after(kept, Deleted(deleted_at=NOW)))
+
+    assert (LATER, NOW) == (purged.skeleton.deleted_at, from_bin.skeleton.deleted_at)  # type: ignore[union-attr]
+
+
+def test_purge_when_it_takes_several_steps() -> None:
+    """The first step says that a purge has begun, the last that it is done; nothing is said in between, or later."""
+    deleted = a_run(Status.FAILED, then=[Deleted(deleted_at=NOW)])
+    [begun] = purge(deleted, is_whole=False)
+    erasing = after(deleted, begun)
+    [done] = purge(erasing)
+    purged = after(erasing, done)
+
+    assert [[], [], []] == [purge(erasing, is_whole=False), purge(purged), purge(purged, is_whole=False)]
+    assert (False, True, True) == (begun.is_whole, done.is_whole, begun.skeleton == done.skeleton)  # type: ignore[union-attr]
+    assert (None, NOON) == (erasing.purged_at, purged.purged_at)
+    assert [4, 5, 5] == [commands.erasable_version(run) for run in (deleted, erasing, purged)]
+    for run in (erasing, purged):
+        with pytest.raises(RunPurged):
+            commands.decide_restore(run)
 
 
 def test_decisions_when_made_twice() -> None:

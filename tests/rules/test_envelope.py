@@ -117,11 +117,11 @@ def test_new_events_when_made() -> None:
 
 
 def test_new_events_when_they_close_or_fence() -> None:
-    """Terminal events close their stream, a shard's newer attempt raises its fence, and nothing else does either."""
+    """Terminal events close their stream, a shard's newer attempt and a purge raise a fence, nothing else does."""
     made = {tag: new_events([event])[0] for tag, event in FULL.items()}
 
     assert {"completed", "failed", "aborted"} == {tag for tag, event in made.items() if event.closes}
-    assert {"shard_retried": ("shard 3", 2)} == {
+    assert {"shard_retried": ("shard 3", 2), "purged": ("purge", 1)} == {
         tag: (event.fence, event.fence_epoch) for tag, event in made.items() if event.fence is not None
     }
     assert {tag: event.type for tag, event in made.items()} == {tag: tag for tag in FULL}

@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import msgspec
 import pytest
 from builders import (
     ABORTED,
@@ -23,7 +24,7 @@ from builders import (
 )
 
 from ledger.events import join_page
-from ledger.run.codec import decode_page
+from ledger.run.codec import RecordedRunEvent, decode_page
 from ledger.run.events import (
     Aborted,
     AbortRequested,
@@ -44,10 +45,12 @@ from ledger.run.events import (
     ShardCompleted,
     ShardResultAppended,
     ShardRetried,
+    Skeleton,
     StatsIncremented,
     VersionResolved,
 )
-from ledger.run.state import Run, RunState, as_run, fold, initial
+from ledger.run.remains import remains
+from ledger.run.state import Run, RunState, as_run, fold, initial, skeleton
 from ledger.run.values import GateOutcome, Status, Verdict
 
 TERMINAL = {Status.COMPLETED: COMPLETED, Status.FAILED: FAILED, Status.ABORTED: ABORTED}
@@ -207,7 +210,15 @@ SIMPLE: dict[str, tuple[RunState, RunEvent, dict[str, Any]]] = {
         Restored(),
         {"deleted_at": None},
     ),
-    "purged": (a_run(Status.COMPLETED), Purged(), {"purged_at": NOON}),
+    "purged": (
+        a_run(Status.COMPLETED),
+        BARE["purged"],
+        {
+            **{"deleted_at": LATER, "purged_at": NOON, "purged_version": 4},
+            **{"attempt": 0, "worker": None, "closed_version": 4},
+            **{"created_at": None, "started_at": None, "finished_at": None, "duration_ms": None},
+        },
+    ),
 }
 
 
@@ -569,8 +580,8 @@ def test_event_when_the_run_is_closed(status: Status, late: RunEvent) -> None:
 
     changed = changes(run, late)
 
-    allowed = {"labels", "artifact_count", "log_line_count", "deleted_at", "purged_at"}
-    assert set() == set(changed) - allowed
+    allowed = {"labels", "artifact_count", "log_line_count", "deleted_at"}
+    assert set() == set(changed) - allowed or isinstance(late, Purged)
 
 
 def test_terminal_event_when_there_is_one() -> None:
@@ -578,3 +589,91 @@ def test_terminal_event_when_there_is_one() -> None:
     run = a_run(Status.RUNNING, then=[ABORTED, COMPLETED, FAILED])
 
     assert (Status.ABORTED, 3, "enough") == (run.status, run.closed_version, run.error)
+
+
+# --- purged -----------------------------------------------------------------------------------------------------
+
+
+def erased(stored: list[RecordedRunEvent]) -> list[RecordedRunEvent]:
+    return [msgspec.structs.replace(event, data=None) for event in stored]
+
+
+def a_purged_run(*then: RunEvent) -> tuple[list[RecordedRunEvent], RunState]:
+    """Give the stream of a run with much to erase, purged, and its state just before."""
+    before = recorded(
+        [
+            enqueued(project="web", labels={"owner": "ada"}, idempotency_key="k", shard_count=2),
+            started(),
+            results("passed", "failed", "skipped", "odd", shard=0),
+            ShardCompleted(shard=0),
+            LogAppended(lines=["secret"]),
+            FAILED,
+            Annotated(note="ada was here"),
+        ]
+    )
+    run = fold(initial(RUN), before)
+    purge = Purged(skeleton=skeleton(run, deleted_at=LATER))
+    return [*before, *recorded([purge, *then], after=run.version)], run
+
+
+def test_purged_when_what_was_before_is_erased() -> None:
+    """A purged run is the same, byte for byte, whether the past was folded before or after its erasure."""
+    stream, run = a_purged_run()
+
+    states = [
+        fold(initial(RUN), stream),
+        fold(run, stream[run.version :]),
+        fold(initial(RUN), [*erased(stream[:-1]), stream[-1]]),
+        fold(fold(initial(RUN), stream[:3]), [*erased(stream[3:-1]), stream[-1]]),
+    ]
+
+    assert 1 == len({msgspec.json.encode(state) for state in states})
+
+
+def test_purged_when_lists_show_it() -> None:
+    """Kind, project, status, verdict, times and counts stay; labels, keys, errors and texts are gone."""
+    stream, run = a_purged_run()
+
+    purged = fold(initial(RUN), stream)
+
+    for name in Skeleton.__struct_fields__:
+        assert name == "deleted_at" or getattr(run, name) == getattr(purged, name), name
+    assert ("test", "web", Status.FAILED, Verdict.FAILED) == (
+        purged.kind,
+        purged.project,
+        purged.status,
+        purged.verdict,
+    )
+    assert (1, 2, 1, 4, 1, 2) == (
+        *(purged.passed, purged.failed, purged.skipped, purged.total),
+        *(purged.shards_completed, purged.shard_count),
+    )
+    text = msgspec.json.encode(purged)
+    assert not [word for word in (b"ada", b"secret", b"boom", b'"k"', b"odd", b"w1") if word in text]
+    assert (LATER, NOON, 8) == (purged.deleted_at, purged.purged_at, purged.purged_version)
+
+
+@pytest.mark.parametrize("late", [*FULL.values(), *BARE.values()], ids=lambda event: type(event).__name__)
+def test_event_when_the_run_is_purged(late: RunEvent) -> None:
+    """A purged run stays as it is, whatever got into its stream later."""
+    stream, _ = a_purged_run()
+
+    changed = changes(fold(initial(RUN), stream), late)
+
+    assert {} == changed or isinstance(late, Purged)
+
+
+def test_remains_when_asked_for_a_moment_before_the_purge() -> None:
+    """Of an erased past, types and times still tell the status; what never changes comes from the purge."""
+    stream, run = a_purged_run()
+    purge = stream[-1]
+
+    at = {version: remains(erased(stream[:version]), purge=purge) for version in range(1, run.version + 1)}
+
+    assert [Status.QUEUED, *[Status.RUNNING] * 4, *[Status.FAILED] * 2] == [state.status for state in at.values()]
+    assert {("test", "web", NOON, None, 8)} == {
+        (state.kind, state.project, state.created_at, state.purged_at, state.purged_version) for state in at.values()
+    }
+    assert (0, 1, 1) == (at[1].attempt, at[2].attempt, at[7].attempt)
+    assert (None, LATER) == (at[5].finished_at, at[6].finished_at)
+    assert list(range(1, 8)) == [state.version for state in at.values()]

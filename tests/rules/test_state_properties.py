@@ -16,13 +16,15 @@ from ledger.run.codec import decode, encode
 from ledger.run.events import (
     EVENT_TYPES,
     TERMINAL_EVENTS,
+    Purged,
     RunEvent,
     ShardCompleted,
     ShardResultAppended,
     ShardRetried,
     ShardStarted,
+    Skeleton,
 )
-from ledger.run.state import RunState, apply, copy, evolve, fold, initial
+from ledger.run.state import RunState, apply, copy, evolve, fold, initial, skeleton
 from ledger.run.values import GateOutcome, OnLost, OnShardFailure, Policy, Status, Verdict
 
 settings.register_profile("ci", max_examples=80, deadline=None, derandomize=True)
@@ -33,6 +35,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"
 numbers = st.integers(min_value=-(2**53) + 1, max_value=2**53 - 1)
 small = st.integers(min_value=0, max_value=4)
 moments = st.timedeltas(timedelta(0), timedelta(days=36_500)).map(lambda age: datetime(2000, 1, 1, tzinfo=UTC) + age)
+moment = datetime(2026, 3, 1, tzinfo=UTC)
 statuses = st.sampled_from(["passed", "failed", "skipped", "warning", "xfailed", "error"])
 skip_reasons = st.sampled_from(["over_budget", "upstream_failed"]) | st.lists(texts, max_size=1) | st.none()
 result_objects = st.fixed_dictionaries({"status": statuses}, optional={"skipReason": skip_reasons, "testId": texts})
@@ -85,8 +88,21 @@ def events_of(kind: type[RunEvent]) -> st.SearchStrategy[RunEvent]:
     return st.builds(kind, **fields)
 
 
+def skeletons() -> st.SearchStrategy[Skeleton]:
+    fields = {field.name: field.type for field in msgspec.structs.fields(Skeleton)}
+    values = {
+        name: moments if name.endswith("_at") else texts if "str" in str(shape) else small
+        for name, shape in fields.items()
+    }
+    values |= {"status": st.sampled_from(Status), "verdict": st.sampled_from(Verdict)}
+    return st.builds(Skeleton, **values)
+
+
+FIELDS["skeleton"] = skeletons()
+
 events = st.one_of([events_of(kind) for kind in EVENT_TYPES])
 streams = st.lists(events, max_size=15)
+unpurged = st.lists(st.one_of([events_of(kind) for kind in EVENT_TYPES if kind is not Purged]), max_size=15)
 
 
 def folded(stream: list[RunEvent]) -> RunState:
@@ -134,7 +150,7 @@ def test_evolve_when_the_state_is_used_again(stream: list[RunEvent], event: RunE
     assert before == state
 
 
-@given(streams)
+@given(unpurged)
 def test_status_when_closed(stream: list[RunEvent]) -> None:
     """Exactly the first terminal event closes a run, and the status stays what it says."""
     firsts = [version for version, event in enumerate(stream, 1) if isinstance(event, TERMINAL_EVENTS)]
@@ -149,7 +165,7 @@ def test_status_when_closed(stream: list[RunEvent]) -> None:
         assert not state.is_terminal
 
 
-@given(streams)
+@given(unpurged)
 def test_figures_when_counted_anew(stream: list[RunEvent]) -> None:
     """The counts by status, and the counts of passed, failed and skipped, are two views of the same results."""
     state = folded(stream)
@@ -161,6 +177,26 @@ def test_figures_when_counted_anew(stream: list[RunEvent]) -> None:
     assert all(count > 0 for count in state.statuses.values())
     assert 0 <= state.shards_completed <= state.shards_cap
     assert (state.failed > 0) <= (state.verdict is Verdict.FAILED)
+
+
+@given(streams, streams, st.data())
+def test_fold_when_the_past_is_erased(past: list[RunEvent], later: list[RunEvent], data: st.DataObject) -> None:
+    """A purged run is the same whatever of its past is erased by the time it is folded, and in whatever steps."""
+    state = folded(past)
+    purge = Purged(skeleton=skeleton(state, deleted_at=moment), is_whole=data.draw(st.booleans()))
+    stream = recorded([*past, purge, *later])
+    gone = data.draw(st.sets(st.integers(min_value=0, max_value=max(0, len(past) - 1))))
+    cut = data.draw(st.integers(min_value=0, max_value=len(stream)))
+    left = [
+        msgspec.structs.replace(event, data=None) if index in gone and index < len(past) else event
+        for index, event in enumerate(stream)
+    ]
+
+    whole = msgspec.json.encode(fold(initial(RUN), stream))
+
+    assert whole == msgspec.json.encode(fold(initial(RUN), left))
+    if cut <= len(past):
+        assert whole == msgspec.json.encode(fold(fold(initial(RUN), stream[:cut]), left[cut:]))
 
 
 keyed_results = st.builds(

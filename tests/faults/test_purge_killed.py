@@ -1,0 +1,81 @@
+"""Purges that are killed: what they began, the next one finishes."""
+
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import ledger
+from ledger.run.events import Purged, ShardResultAppended
+from projections import Runs, verify
+
+PURGER = """
+import sys
+import ledger
+from ledger import limits
+
+limits.ERASE_EVENTS = 20
+with ledger.open(sys.argv[1]) as log:
+    print("open", flush=True)
+    log.purge(sys.argv[2])
+"""
+
+
+def a_long_run(log: ledger.Ledger, *, events: int) -> str:
+    run = log.enqueue("test")
+    log.start(run.id, worker="w")
+    for _ in range(events // 100):
+        log.append(run.id, [some_results(number) for number in range(100)])
+    log.complete(run.id)
+    log.delete(run.id)
+    return run.id
+
+
+def some_results(number: int) -> ShardResultAppended:
+    return ShardResultAppended(results=[{"status": "passed", "testId": f"T{number}"}])
+
+
+def erased(log: ledger.Ledger, run_id: str) -> int:
+    return sum(event.data is None for event in log.read(run_id))
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_purge_when_it_is_killed(seed: int, shared_url: str) -> None:
+    """Purges killed with SIGKILL at random points leave a run that is read, verified, and finished by the next."""
+    chance = random.Random(seed)
+    with ledger.open(shared_url, migrate=True) as log:
+        run_id = a_long_run(log, events=2_000)
+        broken = 0
+        for _ in range(4):
+            purger = subprocess.Popen(
+                [sys.executable, "-c", PURGER, shared_url, run_id],
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=Path(__file__).parents[2],
+            )
+            assert purger.stdout is not None
+            purger.stdout.readline()
+            deadline, before = time.monotonic() + 30, erased(log, run_id)
+            while erased(log, run_id) == before and purger.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.002)
+            time.sleep(chance.uniform(0, 0.02))
+            purger.kill()
+            purger.communicate()
+            state = log.state(run_id)
+            broken += state.purged_at is None
+            assert state.purged_version
+            assert (state.passed, state.kind) == (2_000, "test")
+            assert verify(log)
+            assert (state.purged_at is None) == (run_id in [run.id for run in Runs(log).list(deleted="only").runs])
+
+        log.purge(run_id)
+
+        *past, last = log.read(run_id)
+        assert broken, "no purge was killed in the middle: erase less at a time"
+        assert [None] * len(past) == [event.data for event in past]
+        assert isinstance(last.data, Purged)
+        assert last.data.is_whole
+        assert verify(log)
