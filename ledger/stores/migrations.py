@@ -78,7 +78,8 @@ def pending(known: Sequence[Migration], applied: Mapping[int, tuple[str, str]]) 
         applied: Number to name and checksum of those that the database has.
 
     Raises:
-        SchemaMismatch: when the database has one that this release does not know, or that differs.
+        SchemaMismatch: when the database has one that this release does not know, or that differs, or lacks one
+            before its last.
     """
     newest = known[-1].number
     if applied and max(applied) > newest:
@@ -93,7 +94,13 @@ def pending(known: Sequence[Migration], applied: Mapping[int, tuple[str, str]]) 
                 f"migration {migration.number} was applied as `{name}` with other content than this release's"
                 f" `{migration.name}`: released migrations never change. Install the release that wrote the database."
             )
-    return [migration for migration in known if migration.number not in applied]
+    missing = [migration for migration in known if migration.number not in applied]
+    if missing and applied and missing[0].number < max(applied):
+        raise SchemaMismatch(
+            f"the database has migration {max(applied)} and not {missing[0].number}: somebody changed what is"
+            " recorded. Restore the table `schema_migrations` from a backup."
+        )
+    return missing
 
 
 def require_none_pending(missing: Sequence[Migration], *, url: str) -> None:

@@ -172,6 +172,7 @@ class PostgresStore:
         return PostgresTasks(self)
 
     def listen(self) -> Listener:
+        self._require_usable()
         return _PostgresListener(lambda: _connect(self._conninfo, self.url))
 
     def close(self) -> None:
