@@ -53,7 +53,7 @@ def pg_dump_restore(postgres_server: PostgresServer, tmp_path: Path) -> Iterator
 
 @pytest.fixture
 def pg_dump_data(postgres_server: PostgresServer, postgres_template: str, tmp_path: Path) -> Iterator[Copy]:
-    """Copies the rows alone, by COPY, through the triggers of a database that was migrated."""
+    """Copies the rows alone, by COPY, into a database that was migrated."""
     made: list[str] = []
 
     def copy(url: str) -> str:
@@ -68,7 +68,13 @@ def pg_dump_data(postgres_server: PostgresServer, postgres_template: str, tmp_pa
         )
         with psycopg.connect(made[-1], autocommit=True) as connection:
             connection.execute("DELETE FROM runfold.projections")
-        postgres_server.run_client("pg_restore", "--exit-on-error", f"--dbname={made[-1]}", str(tmp_path / "data"))
+        postgres_server.run_client(
+            "pg_restore",
+            "--exit-on-error",
+            "--disable-triggers",  # tasks are among the rows; they are not to be made again from the events
+            f"--dbname={made[-1]}",
+            str(tmp_path / "data"),
+        )
         return made[-1]
 
     yield copy
