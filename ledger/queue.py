@@ -15,8 +15,10 @@ import msgspec
 from ledger import limits
 from ledger.clock import Clock
 from ledger.decider import ReadsRun, StateCache, load
-from ledger.events import RunId, join_page
-from ledger.run.codec import RecordedRunEvent, decode_page
+from ledger.envelope import SALT_BYTES, commitment
+from ledger.events import RecordedEvent, RunId, join_page
+from ledger.ids import new_event_ids, new_run_id, new_salts
+from ledger.run.codec import RecordedRunEvent, decode_page, timestamp
 from ledger.run.events import (
     Aborted,
     Enqueued,
@@ -30,11 +32,11 @@ from ledger.run.events import (
     type_of,
 )
 from ledger.run.leases import Lease, Purpose
-from ledger.run.state import RunState, fold, initial
+from ledger.run.state import RunState, apply_all, fold, initial
 from ledger.run.values import JsonObject
 from ledger.run.work import decide_lost, decide_overdue_abort, planned_skips
 from ledger.store import Appended, AppendRequest, Condition, Store, exactly
-from ledger.tasks import Claimable, Settling, Task
+from ledger.tasks import Claimable, Lent, Settling, StartedTemplate, Task
 
 MakeRequest = Callable[[RunId, Sequence[RunEvent], Condition], AppendRequest]
 
@@ -85,10 +87,15 @@ def claim(
     make_request: MakeRequest,
 ) -> list[Lease]:
     """Take what may be done now; see `Ledger.claim`."""
+    now = clock()
+    lent = store.tasks.lend_runs(
+        kinds=kinds, limit=limit, lease_s=lease_s, worker=worker, started=_template(worker, limit, now, make_request)
+    )
+    if lent is not None:
+        return [_lent_lease(one, worker=worker, now=now, cache=cache) for one in lent]
     with store.tasks.claiming(kinds=kinds, limit=limit, lease_s=lease_s) as claiming:
         if not claiming.tasks:
             return []
-        now = clock()
         # what the tasks of one run append stands one after the other
         versions = {task.run_id: task.version for task in claiming.tasks}
         begun = {task.run_id for task in claiming.tasks if task.is_started}
@@ -103,6 +110,51 @@ def claim(
         deadline, places = claiming.take(requests, [task.shard for task in claiming.tasks])
     _remember(cache, claiming.tasks, requests, places)
     return [msgspec.structs.replace(lease, deadline=deadline) for lease in leases]
+
+
+_UNKNOWN_ATTEMPT = 987_654_321
+
+
+def _template(worker: str, count: int, now: datetime, make_request: MakeRequest) -> StartedTemplate:
+    """Make the bytes of `started` once, around what the store will put in: random ids stand there till then."""
+    run_id = new_run_id()
+    started = Started(attempt=_UNKNOWN_ATTEMPT, started_at=now, worker=worker)
+    [event] = make_request(run_id, [started], exactly(0)).events
+    before, _, after = event.payload.decode().partition(str(_UNKNOWN_ATTEMPT))
+    to_commitment, _, rest = event.envelope.decode().partition(commitment(event.salt, event.payload))
+    to_event, _, rest = rest.partition(event.event_id)
+    to_run, _, end = rest.partition(run_id)
+    return StartedTemplate(
+        new_event_ids(count),
+        new_salts(count, size_bytes=SALT_BYTES),
+        (before, after),
+        (to_commitment, to_event, to_run, end),
+    )
+
+
+def _lent_lease(lent: Lent, *, worker: str, now: datetime, cache: StateCache) -> Lease:
+    first = decode_page(lent.first.events)[0]
+    asked = first.data
+    assert isinstance(asked, Enqueued), "a run with tasks was enqueued"
+    if lent.version == 2 and lent.attempt == 1:
+        started = Started(attempt=1, started_at=now, worker=worker)
+        envelope = msgspec.structs.replace(first.envelope, type="started", recorded_at=timestamp(now))
+        state = initial(lent.run_id)
+        apply_all(state, [first, RecordedEvent(lent.position, 2, envelope, started)])
+        cache.put(lent.run_id, state)
+    return Lease(
+        run_id=lent.run_id,
+        kind=asked.kind,
+        project=asked.project,
+        attempt=lent.attempt,
+        token=lent.version,
+        worker=worker,
+        deadline=lent.deadline,
+        input=asked.input,
+        plan=_planned(asked.plan, None),
+        policy=asked.policy,
+        traceparent=first.traceparent,
+    )
 
 
 def _taking(task: Claimable, *, worker: str, now: datetime, is_started: bool) -> list[RunEvent]:

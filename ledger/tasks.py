@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ledger.events import Page, RunId
+from ledger.events import EventId, Page, RunId
 from ledger.run.leases import Lease, Purpose
 from ledger.store import Appended, AppendRequest
 
@@ -113,8 +113,24 @@ class Settling(Protocol):
         """Let others claim a task whose holder is gone."""
 
 
+class Lent(NamedTuple):
+    """A run that a store took and lent at once, with everything that there is to know of its lease."""
+
+    run_id: RunId
+    attempt: int
+    version: int
+    position: int
+    deadline: datetime
+    first: Page
+
+
 class Tasks(Protocol):
     """What there is to do."""
+
+    def lend_runs(
+        self, *, kinds: Sequence[str] | None, limit: int, lease_s: float, worker: str, started: "StartedTemplate"
+    ) -> Sequence[Lent] | None:
+        """Take whole runs in one step, if that is what comes next and the store can; None when it is not the way."""
 
     def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> AbstractContextManager[Claiming]:
         """Take hold of what may be claimed now: some or none, never waiting for anybody."""
@@ -138,6 +154,22 @@ class Tasks(Protocol):
 
     def next_due(self) -> float | None:
         """Give in how many seconds the next scheduled task or deadline comes; None when there is none."""
+
+
+class StartedTemplate(NamedTuple):
+    """The bytes of the `started` events that a claim is going to append, but for what only the store can know.
+
+    Attributes:
+        event_ids: One for each run.
+        salts: Likewise.
+        payload: What stands before the attempt, and after it.
+        envelope: What stands before the commitment, the event's id and the run's id, and after that.
+    """
+
+    event_ids: Sequence[EventId]
+    salts: Sequence[bytes]
+    payload: tuple[str, str]
+    envelope: tuple[str, str, str, str]
 
 
 def purpose_of(shard: int, is_finalizing: bool) -> Purpose:

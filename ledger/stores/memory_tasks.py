@@ -27,7 +27,7 @@ from ledger.run.events import (
 )
 from ledger.run.leases import Lease
 from ledger.store import Appended, AppendRequest
-from ledger.tasks import Claimable, Renewal, Task, purpose_of
+from ledger.tasks import Claimable, Renewal, StartedTemplate, Task, purpose_of
 
 if TYPE_CHECKING:
     from ledger.stores.memory import MemoryStore
@@ -228,6 +228,11 @@ class MemoryTasks:
     def __init__(self, store: "MemoryStore", rows: Rows) -> None:
         self._store = store
         self._rows = rows
+
+    def lend_runs(
+        self, *, kinds: Sequence[str] | None, limit: int, lease_s: float, worker: str, started: StartedTemplate
+    ) -> None:
+        return None  # nothing to be saved: there are no round trips
 
     @contextmanager
     def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> Iterator["_MemoryClaiming"]:

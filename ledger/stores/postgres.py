@@ -195,6 +195,14 @@ class PostgresStore:
         if turn.requests:
             self._hints.give()
 
+    @contextmanager
+    def committing(self) -> Iterator["_Connection"]:
+        """Give the connection of whoever commits for the group, for one statement that is its own transaction."""
+        self._require_usable()
+        with self._group.alone(), self._leading() as connection:
+            yield connection
+        self._hints.give()
+
     # --- for projections and for the command line -----------------------------------------------------------
 
     @contextmanager

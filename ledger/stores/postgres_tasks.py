@@ -15,7 +15,7 @@ from psycopg.rows import TupleRow
 from ledger.events import Page, RunId, join_page
 from ledger.run.leases import Lease
 from ledger.store import Appended, AppendRequest, Turn
-from ledger.tasks import Claimable, Renewal, Task, purpose_of
+from ledger.tasks import Claimable, Lent, Renewal, StartedTemplate, Task, purpose_of
 
 if TYPE_CHECKING:
     from ledger.stores.postgres import PostgresStore, PostgresTurn
@@ -28,6 +28,29 @@ class PostgresTasks:
 
     def __init__(self, store: "PostgresStore") -> None:
         self._store = store
+
+    def lend_runs(
+        self, *, kinds: Sequence[str] | None, limit: int, lease_s: float, worker: str, started: StartedTemplate
+    ) -> Sequence[Lent] | None:
+        with self._store.committing() as connection:
+            rows = connection.execute(
+                _LEND_RUNS,
+                (
+                    None if kinds is None else list(kinds),
+                    limit,
+                    lease_s,
+                    worker,
+                    list(started.event_ids),
+                    list(started.salts),
+                    list(started.payload),
+                    list(started.envelope),
+                ),
+                prepare=True,
+                binary=True,
+            ).fetchall()
+        if rows and rows[0][0] is None:
+            return None
+        return [_lent(row) for row in rows if row[0] is not None]
 
     @contextmanager
     def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> Iterator["_PostgresClaiming"]:
@@ -118,6 +141,20 @@ class _PostgresSettling:
 
 def _shard(shard: int | None) -> int:
     return _RUN if shard is None else shard
+
+
+_LEND_RUNS: Final = """
+SELECT run_id::text, attempt, version, position, deadline, first_position, first_envelope, first_payload
+FROM runfold.lend_runs(
+    %s::text[], %s::integer, %s::float8, %s::text, %s::uuid[], %b::bytea[], %s::text[], %s::text[]
+)
+"""
+
+
+def _lent(row: tuple[Any, ...]) -> Lent:
+    run_id, attempt, version, position, deadline, *first = row
+    page = Page(join_page([(first[0], 1, first[1], first[2])]), 1, first[0])
+    return Lent(RunId(run_id), attempt, version, position, deadline.astimezone(UTC), page)
 
 
 _CLAIM: Final = """

@@ -16,7 +16,7 @@ from ledger.events import Page, RunId, join_page
 from ledger.run.codec import encode_json
 from ledger.run.leases import Lease
 from ledger.store import Appended, AppendRequest, Turn
-from ledger.tasks import Claimable, Renewal, Task, purpose_of
+from ledger.tasks import Claimable, Renewal, StartedTemplate, Task, purpose_of
 
 if TYPE_CHECKING:
     from ledger.stores.sqlite import SqliteStore, SqliteTurn
@@ -29,6 +29,11 @@ class SqliteTasks:
 
     def __init__(self, store: "SqliteStore") -> None:
         self._store = store
+
+    def lend_runs(
+        self, *, kinds: Sequence[str] | None, limit: int, lease_s: float, worker: str, started: StartedTemplate
+    ) -> None:
+        return None  # nothing to be saved: there are no round trips
 
     @contextmanager
     def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> Iterator["_SqliteClaiming"]:

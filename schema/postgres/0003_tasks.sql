@@ -82,11 +82,15 @@ DECLARE
     lease interval;
 BEGIN
     IF NEW.closes THEN
-        IF NEW.version > 1 THEN
+        DELETE FROM runfold.tasks WHERE run_id = NEW.run_id AND shard = -1 RETURNING shard_count INTO run.shard_count;
+        IF run.shard_count IS NOT NULL THEN
             PERFORM 1 FROM runfold.tasks WHERE run_id = NEW.run_id ORDER BY shard FOR UPDATE;
             DELETE FROM runfold.tasks WHERE run_id = NEW.run_id;
         END IF;
         RETURN NULL;
+    END IF;
+    IF NEW.type = 'started' AND current_setting('runfold.lends', true) = 'yes' THEN
+        RETURN NULL; -- `lend_runs` appended it, and moved the task itself
     END IF;
     said := convert_from(NEW.payload, 'UTF8')::jsonb;
     IF NEW.type = 'enqueued' THEN
@@ -245,19 +249,8 @@ EXECUTE FUNCTION runfold.follow_event();
 
 ALTER TABLE runfold.events ENABLE ALWAYS TRIGGER events_follow;
 
--- Gives tasks to a claim, locked until its transaction ends, with what is needed to take them: where their runs stand.
--- A run whose lock somebody holds is passed over: it is being written to, and will be there again in a moment.
-CREATE FUNCTION runfold.claim_tasks(p_kinds text[], p_limit integer)
-RETURNS TABLE (
-    run_id uuid, shard integer, kind text, project text, attempt integer, is_finalizing boolean, is_scheduled boolean,
-    is_started boolean, run_attempt integer, version bigint, first_position bigint, first_envelope bytea,
-    first_payload bytea
-) LANGUAGE plpgsql AS $$
-DECLARE
-    task record;
-    run runfold.tasks;
-    taken integer := 0;
-BEGIN
+-- Makes what became due claimable; a few at a time, and none that somebody else is looking at.
+CREATE FUNCTION runfold.promote_tasks() RETURNS void LANGUAGE sql AS $$
     UPDATE runfold.tasks t
     SET state = 'waiting'
     FROM (
@@ -269,18 +262,119 @@ BEGIN
         FOR UPDATE SKIP LOCKED
     ) due
     WHERE t.run_id = due.run_id AND t.shard = due.shard;
-    IF p_kinds IS NULL THEN
-        WITH RECURSIVE known (kind) AS (
-            (SELECT t.kind FROM runfold.tasks t WHERE t.state = 'waiting' ORDER BY t.kind LIMIT 1)
-            UNION ALL
-            SELECT (
-                SELECT t.kind FROM runfold.tasks t WHERE t.state = 'waiting' AND t.kind > known.kind ORDER BY t.kind LIMIT 1
-            )
-            FROM known
-            WHERE known.kind IS NOT NULL
+$$;
+
+-- Gives the kinds of which something waits: steps over the index, one look-up a kind.
+CREATE FUNCTION runfold.waiting_kinds() RETURNS text[] LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE known (kind) AS (
+        (SELECT t.kind FROM runfold.tasks t WHERE t.state = 'waiting' ORDER BY t.kind LIMIT 1)
+        UNION ALL
+        SELECT (
+            SELECT t.kind FROM runfold.tasks t WHERE t.state = 'waiting' AND t.kind > known.kind ORDER BY t.kind LIMIT 1
         )
-        SELECT array_agg(k.kind) INTO p_kinds FROM known k WHERE k.kind IS NOT NULL;
+        FROM known
+        WHERE known.kind IS NOT NULL
+    )
+    SELECT array_agg(k.kind) FROM known k WHERE k.kind IS NOT NULL
+$$;
+
+-- Takes whole runs that wait, in one round trip: appends `started` to each and lends it. The events are the claimer's,
+-- from templates: what it cannot know (the run, the attempt, and so the commitment) is put in here. Where the next task
+-- is none of these, it stops; a row without a run says that there is such a task.
+CREATE FUNCTION runfold.lend_runs(
+    p_kinds text[], p_limit integer, p_lease_s float8, p_worker text,
+    p_event_ids uuid[], p_salts bytea[], p_payload text[], p_envelope text[]
+)
+RETURNS TABLE (
+    run_id uuid, attempt integer, version bigint, "position" bigint, deadline timestamptz,
+    first_position bigint, first_envelope bytea, first_payload bytea
+) LANGUAGE plpgsql
+-- The rows are read in the order of the index, whatever the statistics of a table that is different every second say.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+DECLARE
+    task record;
+    said bytea;
+    taken integer := 0;
+BEGIN
+    IF EXISTS (SELECT 1 FROM runfold.tasks d WHERE d.state = 'scheduled' AND d.available_at <= now()) THEN
+        PERFORM runfold.promote_tasks();
     END IF;
+    p_kinds := coalesce(p_kinds, runfold.waiting_kinds());
+    PERFORM set_config('runfold.lends', 'yes', true);
+    deadline := now() + p_lease_s * interval '1 s';
+    FOR task IN
+        SELECT f.*
+        FROM unnest(p_kinds) AS wanted (kind)
+        CROSS JOIN LATERAL (
+            SELECT t.run_id, t.shard, t.priority, t.enqueued, t.attempt, t.is_finalizing, t.available_at
+            FROM runfold.tasks t
+            WHERE t.state = 'waiting' AND t.kind = wanted.kind
+            ORDER BY t.priority DESC, t.enqueued, t.shard
+            LIMIT p_limit
+            FOR UPDATE SKIP LOCKED
+        ) AS f
+        ORDER BY f.priority DESC, f.enqueued, f.shard
+    LOOP
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(82, ('x' || right(task.run_id::text, 8))::bit(32)::integer);
+        IF task.shard >= 0 OR task.is_finalizing OR task.available_at IS NOT NULL THEN
+            run_id := NULL;
+            RETURN NEXT;
+            EXIT;
+        END IF;
+        taken := taken + 1;
+        run_id := task.run_id;
+        attempt := task.attempt + 1;
+        SELECT e.version + 1 INTO version FROM runfold.events e WHERE e.run_id = task.run_id ORDER BY e.version DESC LIMIT 1;
+        SELECT e.position, e.envelope, e.payload
+        INTO first_position, first_envelope, first_payload
+        FROM runfold.events e
+        WHERE e.run_id = task.run_id AND e.version = 1;
+        said := convert_to(p_payload[1] || attempt || p_payload[2], 'UTF8');
+        INSERT INTO runfold.events AS e
+            (run_id, version, event_id, type, envelope, payload, salt, fence, fence_epoch)
+        VALUES (
+            task.run_id, lend_runs.version, p_event_ids[taken], 'started',
+            convert_to(
+                p_envelope[1] || encode(sha256(p_salts[taken] || said), 'hex') || p_envelope[2] || p_event_ids[taken]
+                || p_envelope[3] || task.run_id || p_envelope[4],
+                'UTF8'
+            ),
+            said, p_salts[taken], 'lease', lend_runs.version
+        )
+        RETURNING e.position INTO "position";
+        UPDATE runfold.tasks t
+        SET state = 'held', attempt = lend_runs.attempt, token = lend_runs.version, worker = p_worker,
+            deadline = lend_runs.deadline, since = now()
+        WHERE t.run_id = task.run_id AND t.shard = -1;
+        RETURN NEXT;
+        EXIT WHEN taken >= p_limit;
+    END LOOP;
+END
+$$;
+
+-- Gives tasks to a claim, locked until its transaction ends, with what is needed to take them: where their runs stand.
+-- A run whose lock somebody holds is passed over: it is being written to, and will be there again in a moment.
+CREATE FUNCTION runfold.claim_tasks(p_kinds text[], p_limit integer)
+RETURNS TABLE (
+    run_id uuid, shard integer, kind text, project text, attempt integer, is_finalizing boolean, is_scheduled boolean,
+    is_started boolean, run_attempt integer, version bigint, first_position bigint, first_envelope bytea,
+    first_payload bytea
+) LANGUAGE plpgsql
+-- The rows are read in the order of the index, whatever the statistics of a table that is different every second say.
+SET enable_seqscan = off
+SET enable_bitmapscan = off
+SET enable_sort = off
+AS $$
+DECLARE
+    task record;
+    run runfold.tasks;
+    taken integer := 0;
+BEGIN
+    PERFORM runfold.promote_tasks();
+    p_kinds := coalesce(p_kinds, runfold.waiting_kinds());
     FOR task IN
         SELECT f.*
         FROM unnest(p_kinds) AS wanted (kind)
