@@ -1,7 +1,7 @@
-"""What a projection is: a fold of each run's events into one row.
+"""What a projection is: a fold of each run's events into one row, and where it keeps details, into many.
 
-Adding one takes a pure module like `runs.py`, its tables in the three stores and a line in the projector's registry;
-catching up, rebuilding, verifying and measuring the lag come with that.
+Adding one takes a pure module like `runs.py` or `results.py`, its tables in the three stores and a line in the
+projector's registry; catching up, rebuilding, verifying and measuring the lag come with that.
 """
 
 from collections.abc import Sequence
@@ -21,17 +21,26 @@ class HasVersion(Protocol):
     def version(self) -> int: ...
 
 
+class IsStored(HasVersion, Protocol):
+    """What every stored row has besides: a value to compare it by."""
+
+    @property
+    def kept(self) -> object:
+        """What is in the tables once it is stored; equal rows have equal ones."""
+
+
 Row = TypeVar("Row", bound=HasVersion)
 """What a run is folded into: changed in place, with one owner; measured, copies would be most of the work."""
+Row_co = TypeVar("Row_co", bound=HasVersion, covariant=True)
 
-Stored = TypeVar("Stored", bound=HasVersion)
+Stored = TypeVar("Stored", bound=IsStored)
 """A row as the tables keep it: the same values on every database, so equal rows are equal values."""
-Stored_co = TypeVar("Stored_co", bound=HasVersion, covariant=True)
-Stored_contra = TypeVar("Stored_contra", bound=HasVersion, contravariant=True)
+Stored_co = TypeVar("Stored_co", bound=IsStored, covariant=True)
+Stored_contra = TypeVar("Stored_contra", bound=IsStored, contravariant=True)
 
 
-class Projection(Protocol[Row, Stored_co]):
-    """A fold, and what is kept of it."""
+class Named(Protocol):
+    """What tables need to know of their projection."""
 
     @property
     def name(self) -> str:
@@ -41,11 +50,21 @@ class Projection(Protocol[Row, Stored_co]):
     def version(self) -> int:
         """Of the fold: a release that folds otherwise has another one, and the rows have to be rebuilt."""
 
+
+class Projection(Named, Protocol[Row, Stored_co]):
+    """A fold, and what is kept of it."""
+
+    def read(self, events: bytes) -> list[FoldEvent]:
+        """Read a page's events, without what this fold does not look at."""
+
     def fold(self, row: Row | None, events: Sequence[FoldEvent]) -> Row:
         """Fold the next events of the row's run and give the row: the given one, changed, or the first for None."""
 
     def store(self, row: Row) -> Stored_co:
         """Give what the tables keep of a row."""
+
+    def weight(self, row: Row) -> int:
+        """Tell how many detail rows a row holds that are not in the tables yet: they have to be let go in time."""
 
 
 class Checkpoint(NamedTuple):
@@ -87,7 +106,7 @@ class Verification(NamedTuple):
     """What comparing rows and log found; true in a condition when they are equal.
 
     Attributes:
-        checked: How many rows were compared.
+        checked: How many runs' rows were compared.
         missing: Runs of the log that have no row.
         extra: Rows of runs that the log does not know.
         differing: Runs whose row is not the fold of their events.

@@ -15,18 +15,20 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from ledger import limits
 from ledger.api import Ledger
 from ledger.errors import InvalidInput, SchemaMismatch, StoreBusy
 from ledger.events import Page, RunId
 from ledger.store import Store
-from projections.decoding import FoldEvent, read_events, read_places
+from projections.decoding import FoldEvent, read_places
 from projections.projection import Checkpoint, HasVersion, Lag, Projection, Verification
 from projections.runs import RUNS
 from projections.stores import open_run_tables
 from projections.tables import Tables, Writing
+
+_T = TypeVar("_T")
 
 Progress = Callable[[int, int], None]
 """Is told the position that was reached and the head's."""
@@ -35,10 +37,12 @@ PAGE_EVENTS: Final = 2_000
 """Events folded in one step: bounds memory, and how long one transaction holds up others."""
 ROWS_HELD_MAX: Final = 1_500
 """Rows that a rebuild holds in memory; the least recently used go to their table."""
+DETAILS_HELD_MAX: Final = 20_000
+"""Detail rows that a rebuild holds; with more, everything goes to the tables."""
 ROWS_WRITTEN_MAX: Final = 1_000
 """Rows that a rebuild writes or deletes in one transaction."""
 ROWS_VERIFIED: Final = 200
-"""Rows that `verify` reads at once."""
+"""Rows that `verify` reads at once, fewer where runs have many details."""
 _COMPARISONS_MAX: Final = 3
 """How often a row must differ from its run's events to be told: a purge erases events of a row that is not yet caught
 up, and a long run's purge does so twice."""
@@ -83,7 +87,7 @@ def _catch_up_from(
     """Catch up from a checkpoint; None when it is not the live one any more, to start anew."""
     if start.generation:
         _require_same_fold(projection, start)
-    for events, settled_to in _tail(store, start.position):
+    for events, settled_to in _tail(store, projection, start.position):
         if not start.generation or not _holds(tables, start, events, settled_to):
             with tables.writing() as writing:
                 if writing.checkpoint.generation != start.generation or writing.checkpoint.position < start.position:
@@ -92,7 +96,7 @@ def _catch_up_from(
     return start.generation
 
 
-def _tail(store: Store, position: int) -> Iterator[tuple[list[FoldEvent], int]]:
+def _tail(store: Store, projection: Projection[Any, Any], position: int) -> Iterator[tuple[list[FoldEvent], int]]:
     """Read on to the end of the log: events, and up to which of them the checkpoint may move.
 
     Once a page held unsettled events, later pages may not move it either: what appears below them was not read.
@@ -102,7 +106,7 @@ def _tail(store: Store, position: int) -> Iterator[tuple[list[FoldEvent], int]]:
         page = store.read_log(after_position=position, limit=PAGE_EVENTS, unsettled=True)
         if not page.count:
             return
-        events = read_events(page.events)
+        events = projection.read(page.events)
         if settled_position is None and page.settled_position < page.last_position:
             settled_position = page.settled_position
         if settled_position is None:
@@ -234,15 +238,16 @@ class _Rebuild:
         self._generation = generation
         self._rows: dict[str, Any] = {}
         self._fresh: set[str] = set()  # those of the rows that have none in the table, which are written faster
+        self._details = 0  # a bound on the detail rows held; rows that were let go are still in it
         self._position = 0
 
     def run(self, store: Store, progress: Progress) -> None:
         """Fold the settled log, then what is left of it, and go live."""
         for page in _settled_pages(store):
-            self._fold(read_events(page.events))
+            self._fold(self._projection.read(page.events))
             self._position = page.last_position
             progress(self._position, max(self._position, page.settled_position))
-        for events, settled_to in _tail(store, self._position):
+        for events, settled_to in _tail(store, self._projection, self._position):
             self._fold(events)
             self._position = max(self._position, settled_to)
         self._write_until(ROWS_WRITTEN_MAX)
@@ -257,7 +262,8 @@ class _Rebuild:
         changed = _fold_next(self._projection, rows, events)
         self._fresh.update(run_id for run_id in changed if run_id not in known)
         self._rows.update(rows)
-        self._write_until(ROWS_HELD_MAX)
+        self._details += sum(self._projection.weight(rows[run_id]) for run_id in changed)
+        self._write_until(0 if self._details > DETAILS_HELD_MAX else ROWS_HELD_MAX)
 
     def _take(self, events: Sequence[FoldEvent]) -> dict[str, Any]:
         """Take the rows that events need out of memory or the table; they go back as those used last."""
@@ -277,6 +283,8 @@ class _Rebuild:
             count = min(ROWS_WRITTEN_MAX, len(self._rows) - held_max)
             with self._turn() as writing:
                 self._write(writing, list(islice(self._rows, count)))
+        if not self._rows:
+            self._details = 0
 
     def _write(self, writing: Writing[Any, Any], run_ids: Sequence[str]) -> None:
         rows = [self._projection.store(self._rows.pop(run_id)) for run_id in run_ids]
@@ -348,7 +356,7 @@ def _compare(
             row = _refold(store, projection, stored)
             if row is None:
                 extra.append(stored.run_id)
-            elif projection.store(row) != stored:
+            elif projection.store(row).kept != stored.kept:
                 differing.append(stored.run_id)
         checked += len(rows)
         after = rows[-1].run_id
@@ -361,7 +369,7 @@ def _refold(store: Store, projection: Projection[Any, Any], stored: HasVersion) 
     while more and version < stored.version:
         limit = min(PAGE_EVENTS, stored.version - version)
         page = store.read_run(RunId(stored.run_id), after_version=version, limit=limit)
-        events = read_events(page.events)
+        events = projection.read(page.events)
         if events:
             row, version = projection.fold(row, events), events[-1].version
         more = page.more
@@ -388,6 +396,20 @@ def lag(log: Ledger, name: str = RUNS.name) -> Lag:
         position, more = page.last_position, page.more
         count += page.count
     return Lag(name, checkpoint, position, count, since)
+
+
+def fresh(log: Ledger, name: str, read: Callable[[int], _T | None]) -> _T:
+    """Catch up and read; again when a rebuild went live in between, since its rows may be behind for a moment.
+
+    Args:
+        log: The ledger.
+        name: Which projection.
+        read: Reads from the tables, given the live generation; None when that is not the live one any more.
+    """
+    while True:
+        found = read(catch_up(log, name))
+        if found is not None:
+            return found
 
 
 def _projection(log: Ledger, name: str) -> tuple[Projection[Any, Any], Tables[Any, Any]]:

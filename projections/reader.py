@@ -15,7 +15,7 @@ from ledger.events import RunId
 from ledger.run.state import Run, RunState, apply_all, as_run, initial
 from ledger.run.values import check_integer, check_uuid
 from projections.decoding import as_recorded, read_events
-from projections.projector import PAGE_EVENTS, catch_up
+from projections.projector import PAGE_EVENTS, fresh
 from projections.queries import (
     ListedRun,
     PageKey,
@@ -119,11 +119,7 @@ class Runs:
         return found[0] if found else None
 
     def _fresh(self, read: Callable[[int], _T | None]) -> _T:
-        """Catch up and read; again when a rebuild went live in between, since its rows may be behind for a moment."""
-        while True:
-            found = read(catch_up(self._log))
-            if found is not None:
-                return found
+        return fresh(self._log, RUNS.name, read)
 
     def _select(self, wanted: RunFilter, after: PageKey | None, limit: int) -> Sequence[tuple[PageKey, Run]]:
         if wanted.at is not None:

@@ -11,7 +11,7 @@ import msgspec
 
 from ledger.run.codec import encode_json, timestamp
 from ledger.run.state import Run, RunState, apply_all, initial
-from projections.decoding import FoldEvent, as_recorded
+from projections.decoding import FoldEvent, as_recorded, read_events
 
 
 @dataclass(slots=True)
@@ -62,6 +62,10 @@ class StoredRun(NamedTuple):
     state: bytes
     labels: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def kept(self) -> "StoredRun":
+        return self
+
 
 encode_state = msgspec.json.Encoder().encode
 """Bytes of a state. Its keys stand in the order in which the run's own events brought them, and folding on from these
@@ -77,6 +81,14 @@ class RunsProjection:
 
     name: str = "runs"
     version: int = 3
+
+    def read(self, events: bytes) -> list[FoldEvent]:
+        """Read a page's events, without what this fold does not look at."""
+        return read_events(events)
+
+    def weight(self, row: RunRow) -> int:
+        """A run has no detail rows here."""
+        return 0
 
     def fold(self, row: RunRow | None, events: Sequence[FoldEvent]) -> RunRow:
         """Fold the next events of the row's run and give the row: the given one, changed, or the first for None."""

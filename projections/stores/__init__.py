@@ -1,27 +1,28 @@
 """The tables of projections on each database. Drivers are imported when their database is used."""
 
+from importlib import import_module
+from typing import Any
+
 from ledger.errors import InvalidInput
 from ledger.store import Store
 from projections.tables import RunTables
 
+_DATABASES = {"memory": "memory", "sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}
+
 
 def open_run_tables(store: Store) -> RunTables:
-    """Give the tables of `runs` that lie beside a log.
+    """Give the tables of `runs` that lie beside a log; see `_open`."""
+    tables: RunTables = _open("runs", store)
+    return tables
+
+
+def _open(subject: str, store: Store) -> Any:
+    """Give the tables of a subject: `<database>_<subject>.py` has them.
 
     Raises:
         InvalidInput: when the store is none of this release's.
     """
-    scheme = store.url.partition(":")[0]
-    if scheme == "memory":
-        from projections.stores.memory import open_tables as open_in_memory
-
-        return open_in_memory(store)
-    if scheme == "sqlite":
-        from projections.stores.sqlite import open_tables as open_on_sqlite
-
-        return open_on_sqlite(store)
-    if scheme in ("postgresql", "postgres"):
-        from projections.stores.postgres import open_tables as open_on_postgres
-
-        return open_on_postgres(store)
-    raise InvalidInput("store", f"{store.url!r} has no tables for projections: sqlite, postgresql and memory have.")
+    database = _DATABASES.get(store.url.partition(":")[0])
+    if database is None:
+        raise InvalidInput("store", f"{store.url!r} has no tables for projections: sqlite, postgresql and memory have.")
+    return import_module(f"projections.stores.{database}_{subject}").open_tables(store)

@@ -1,82 +1,25 @@
-"""The `runs` tables in a SQLite file, beside the log.
+"""The `runs` tables in a SQLite file."""
 
-Differs from PostgreSQL: a catch-up holds the file's write lock, so appends wait for it; it is kept to pages. One
-rebuild at a time is a lock on a file beside the database, which the kernel gives back when the process dies.
-"""
-
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final, LiteralString, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Final, LiteralString, NamedTuple, cast
 
 import apsw
 import msgspec
 
-from ledger.errors import StoreBusy
-from ledger.run.codec import encode_json
 from ledger.store import Store
 from ledger.stores.sqlite import SqliteStore
-from projections.projection import Checkpoint
 from projections.queries import ListedRun, PageKey, RunFilter
 from projections.runs import RUNS, RunRow, StoredRun, restore
+from projections.stores.sqlite_tables import SqliteTables, discard_from, fetch, json_list
 
 
 def open_tables(store: Store) -> "SqliteRuns":
     """Give the tables in the log's file."""
-    return SqliteRuns(cast(SqliteStore, store))
+    return SqliteRuns(cast(SqliteStore, store), RUNS, _RunRows())
 
 
-class SqliteRuns:
-    """The tables of `runs` in a SQLite file."""
-
-    def __init__(self, store: SqliteStore) -> None:
-        self._store = store
-
-    def checkpoint(self) -> Checkpoint:
-        with self._store.reading() as connection:
-            return _checkpoint(connection) or Checkpoint()
-
-    @contextmanager
-    def writing(self) -> Iterator["_SqliteWriting"]:
-        with self._store.writing() as connection:
-            yield _SqliteWriting(connection, _checkpoint(connection) or _begin(connection))
-
-    @contextmanager
-    def rebuilding(self) -> Iterator[None]:
-        path = self._store.path.with_name(f"{self._store.path.name}-rebuild")
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            _lock(handle, self._store.path)
-            yield
-        finally:
-            os.close(handle)  # the file stays: taking it away could give two rebuilds a lock each
-
-    def newest_generation(self) -> int:
-        with self._store.reading() as connection:
-            return _newest_generation(connection)
-
-    def discard(self, *, below: int, rows_max: int) -> int:
-        with self._store.writing() as connection:
-            for delete in (_DISCARD_RUNS, _DISCARD_LABELS):
-                connection.execute(delete, (below, RUNS.name, rows_max))
-                if connection.changes():
-                    return connection.changes()
-        return 0
-
-    def load(self, generation: int, run_ids: Sequence[str]) -> dict[str, RunRow]:
-        with self._store.reading() as connection:
-            return _load(connection, generation, run_ids)
-
-    def versions(self, generation: int, run_ids: Sequence[str]) -> dict[str, int]:
-        with self._store.reading() as connection:
-            return dict(_rows(connection, _VERSIONS, (generation, _json(run_ids))))
-
-    def scan(self, generation: int, *, after_run_id: str, limit: int) -> Sequence[StoredRun]:
-        with self._store.reading() as connection:
-            rows = _rows(connection, _SCAN, (generation, after_run_id, limit))
-        return [StoredRun._make((*row[:-1], _labels(row[-1]))) for row in rows]
+class SqliteRuns(SqliteTables[RunRow, StoredRun]):
+    """The tables of `runs`, and what lists ask of them."""
 
     def state(self, run_id: str, *, version: int) -> bytes | None:
         with self._store.reading() as connection:
@@ -87,115 +30,63 @@ class SqliteRuns:
     ) -> Sequence[ListedRun] | None:
         arms = [_select(generation, part, after) for part in _parts(wanted)]
         params = [value for arm in arms for value in (*arm.params, limit)]
-        with self._store.reading() as connection:
-            if not _is_live(connection, generation):
+        with self._live(generation) as connection:
+            if connection is None:
                 return None
             if len(arms) == 1:
-                rows = _rows(connection, _PAGE + arms[0].sql + _ORDER[bool(wanted.labels)], params)
+                rows = fetch(connection, _PAGE + arms[0].sql + _ORDER[bool(wanted.labels)], params)
             else:
                 sql = "\nUNION ALL\n".join([_ARM + arm.sql + _ORDER[False] + ")" for arm in arms])
-                rows = _rows(connection, sql + _MERGED_ORDER, [*params, limit])
+                rows = fetch(connection, sql + _MERGED_ORDER, [*params, limit])
         return [ListedRun(*row) for row in rows]
 
     def count(self, generation: int, wanted: RunFilter) -> int | None:
         selected = _select(generation, wanted, None)
-        with self._store.reading() as connection:
-            if not _is_live(connection, generation):
+        with self._live(generation) as connection:
+            if connection is None:
                 return None
             return cast(int, connection.execute(_COUNT + selected.sql, selected.params).get)
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
-        with self._store.reading() as connection:
-            if not _is_live(connection, generation):
+        with self._live(generation) as connection:
+            if connection is None:
                 return None
-            found = _rows(connection, _FIND, (generation, prefix, prefix + "~", limit))
+            found = fetch(connection, _FIND, (generation, prefix, prefix + "~", limit))
         return [run_id for (run_id,) in found]
 
 
-def _lock(handle: int, path: Path) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as exc:
-        raise StoreBusy(f"a rebuild of `runs` in {path} is under way. Wait for it.") from exc
+class _RunRows:
+    """The rows of `runs`: one a run, and one a label."""
+
+    header: LiteralString = "runs"
+    others: Sequence[LiteralString] = ("run_labels",)
+
+    @property
+    def discards(self) -> Sequence[LiteralString]:
+        return (discard_from(self.header), _DISCARD_LABELS)
+
+    def load(self, connection: apsw.Connection, generation: int, run_ids: Sequence[str]) -> dict[str, RunRow]:
+        return {
+            run_id: restore(state, first_recorded_at=first, last_recorded_at=last)
+            for run_id, state, first, last in connection.execute(_LOAD, (generation, json_list(run_ids)))
+        }
+
+    def save(self, connection: apsw.Connection, generation: int, rows: Sequence[StoredRun]) -> None:
+        connection.executemany(_SAVE, [(generation, *row[:-1]) for row in rows])
+        connection.executemany(_FORGET_LABELS, [(generation, row.run_id) for row in rows])
+        connection.executemany(_ADD_LABEL, _label_rows(generation, rows))
+
+    def add(self, connection: apsw.Connection, generation: int, rows: Sequence[StoredRun]) -> None:
+        connection.executemany(_ADD, [(generation, *row[:-1]) for row in rows])
+        connection.executemany(_ADD_LABEL, _label_rows(generation, rows))
+
+    def scan(
+        self, connection: apsw.Connection, generation: int, *, after_run_id: str, limit: int
+    ) -> Sequence[StoredRun]:
+        rows = fetch(connection, _SCAN, (generation, after_run_id, limit))
+        return [StoredRun._make((*row[:-1], _labels(row[-1]))) for row in rows]
 
 
-class _SqliteWriting:
-    """A transaction that holds the file's write lock."""
-
-    def __init__(self, connection: apsw.Connection, checkpoint: Checkpoint) -> None:
-        self._connection = connection
-        self.checkpoint = checkpoint
-
-    def load(self, generation: int, run_ids: Sequence[str]) -> dict[str, RunRow]:
-        return _load(self._connection, generation, run_ids)
-
-    def save(self, generation: int, rows: Sequence[StoredRun]) -> None:
-        self._connection.executemany(_SAVE, [(generation, *row[:-1]) for row in rows])
-        self._connection.executemany(_FORGET_LABELS, [(generation, row.run_id) for row in rows])
-        self._connection.executemany(_ADD_LABEL, _label_rows(generation, rows))
-
-    def add(self, generation: int, rows: Sequence[StoredRun]) -> None:
-        self._connection.executemany(_ADD, [(generation, *row[:-1]) for row in rows])
-        self._connection.executemany(_ADD_LABEL, _label_rows(generation, rows))
-
-    def move(self, position: int) -> None:
-        self._connection.execute(_MOVE, (position, RUNS.name))
-
-    def build(self, generation: int) -> None:
-        self._connection.execute(_BUILD, (generation, RUNS.name))
-
-    def go_live(self, generation: int, *, version: int, position: int) -> None:
-        self._connection.execute(_GO_LIVE, (generation, version, position, RUNS.name))
-
-
-def _rows(connection: apsw.Connection, sql: LiteralString, params: Sequence[str | int]) -> "list[tuple[Any, ...]]":
-    return connection.execute(sql, params).fetchall()
-
-
-_CHECKPOINT: Final = "SELECT generation, version, position, building FROM projections WHERE name = ?"
-_GENERATION: Final = "SELECT generation FROM projections WHERE name = ?"
-_MOVE: Final = "UPDATE projections SET position = ? WHERE name = ?"
-_BUILD: Final = "UPDATE projections SET building = ? WHERE name = ?"
-_GO_LIVE: Final = "UPDATE projections SET generation = ?, version = ?, position = ?, building = NULL WHERE name = ?"
-_BEGIN: Final = "INSERT INTO projections (name, version, generation, position) VALUES (?, ?, ?, 0)"
-_NEWEST_GENERATION: Final = """
-SELECT max(
-    coalesce((SELECT max(generation) FROM runs), 0),
-    coalesce((SELECT max(generation) FROM run_labels), 0),
-    coalesce((SELECT generation FROM projections WHERE name = ?), 0)
-)
-"""
-
-
-def _checkpoint(connection: apsw.Connection) -> Checkpoint | None:
-    row = connection.execute(_CHECKPOINT, (RUNS.name,)).get
-    return None if row is None else Checkpoint(*row)
-
-
-def _begin(connection: apsw.Connection) -> Checkpoint:
-    """Begin the first generation, or the next one when somebody threw the live one's number away."""
-    generation = _newest_generation(connection) + 1
-    connection.execute(_BEGIN, (RUNS.name, RUNS.version, generation))
-    return Checkpoint(generation, RUNS.version)
-
-
-def _newest_generation(connection: apsw.Connection) -> int:
-    return cast(int, connection.execute(_NEWEST_GENERATION, (RUNS.name,)).get)
-
-
-def _is_live(connection: apsw.Connection, generation: int) -> bool:
-    return (connection.execute(_GENERATION, (RUNS.name,)).get or 0) == generation
-
-
-_DISCARD_RUNS: Final = """
-DELETE FROM runs
-WHERE rowid IN (
-    SELECT rowid
-    FROM runs
-    WHERE generation < ? AND generation <> (SELECT generation FROM projections WHERE name = ?)
-    LIMIT ?
-)
-"""
 _DISCARD_LABELS: Final = """
 DELETE FROM run_labels
 WHERE (generation, name, value, created_at, run_id) IN (
@@ -205,30 +96,11 @@ WHERE (generation, name, value, created_at, run_id) IN (
     LIMIT ?
 )
 """
-
-_VERSIONS: Final = """
-SELECT run_id, version
-FROM runs
-WHERE generation = ? AND run_id IN (SELECT value FROM json_each(?))
-"""
 _LOAD: Final = """
 SELECT run_id, state, first_recorded_at, last_recorded_at
 FROM runs
 WHERE generation = ? AND run_id IN (SELECT value FROM json_each(?))
 """
-
-
-def _load(connection: apsw.Connection, generation: int, run_ids: Sequence[str]) -> dict[str, RunRow]:
-    return {
-        run_id: restore(state, first_recorded_at=first, last_recorded_at=last)
-        for run_id, state, first, last in connection.execute(_LOAD, (generation, _json(run_ids)))
-    }
-
-
-def _json(run_ids: Sequence[str]) -> str:
-    return encode_json(run_ids).decode()
-
-
 _SCAN: Final = """
 SELECT
     run_id, kind, project, status, verdict, parent_run_id, created_at, deleted_at, version, position,
@@ -338,7 +210,7 @@ def _select(generation: int, wanted: RunFilter, after: PageKey | None) -> _Selec
     if len(wanted.status) == 1:
         conditions.append(("runs.status = ?", wanted.status))
     elif wanted.status:
-        conditions.append(("runs.status IN (SELECT value FROM json_each(?))", [_json(wanted.status)]))
+        conditions.append(("runs.status IN (SELECT value FROM json_each(?))", [json_list(wanted.status)]))
     if wanted.deleted != "include":
         conditions.append((_DELETED[wanted.deleted], []))
     if after is not None:

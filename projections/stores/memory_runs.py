@@ -1,0 +1,67 @@
+"""The `runs` tables in memory.
+
+Differs from its siblings: a list looks at every row.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast
+
+from ledger.store import Store
+from ledger.stores.memory import MemoryStore
+from projections.queries import ListedRun, PageKey, RunFilter, matches
+from projections.runs import RUNS, RunRow, StoredRun, decode_run, restore
+from projections.stores.memory_tables import Generation, MemoryTables
+
+
+def open_tables(store: Store) -> "MemoryRuns":
+    """Give the tables beside a log in memory."""
+    return MemoryRuns(cast(MemoryStore, store), RUNS, _RunRows())
+
+
+class MemoryRuns(MemoryTables[RunRow, StoredRun]):
+    """The tables of `runs`, and what lists ask of them."""
+
+    def state(self, run_id: str, *, version: int) -> bytes | None:
+        with self._lock:
+            live = self._table.checkpoint
+            row: StoredRun | None = self._table.rows(live.generation).get(run_id)
+        return row.state if row is not None and live.version == version else None
+
+    def list(
+        self, generation: int, wanted: RunFilter, *, after: PageKey | None, limit: int
+    ) -> Sequence[ListedRun] | None:
+        with self._live(generation) as live:
+            if live is None:
+                return None
+            rows = _matching(live, wanted)
+        rows.sort(key=lambda row: row.key, reverse=True)
+        return [row for row in rows if after is None or row.key < after][:limit]
+
+    def count(self, generation: int, wanted: RunFilter) -> int | None:
+        with self._live(generation) as live:
+            return None if live is None else len(_matching(live, wanted))
+
+    def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
+        with self._live(generation) as live:
+            return None if live is None else sorted(run_id for run_id in live if run_id.startswith(prefix))[:limit]
+
+
+class _RunRows:
+    """The rows of `runs`, kept as they are stored."""
+
+    def put(self, rows: Generation, row: StoredRun) -> None:
+        rows[row.run_id] = row
+
+    def restore(self, kept: Any) -> RunRow:
+        return restore(kept.state, first_recorded_at=kept.first_recorded_at, last_recorded_at=kept.last_recorded_at)
+
+    def whole(self, kept: Any) -> StoredRun:
+        return cast(StoredRun, kept)
+
+
+def _matching(rows: Generation, wanted: RunFilter) -> list[ListedRun]:
+    return [
+        ListedRun(row.created_at, row.run_id, row.last_recorded_at, row.run)
+        for row in rows.values()
+        if (wanted.at is None or row.first_recorded_at <= wanted.at) and matches(wanted, decode_run(row.run))
+    ]
