@@ -43,6 +43,7 @@ from ledger.run.codec import (
     RecordedRunEvent,
     check_event,
     decode_page,
+    encode_json,
     fingerprint,
     shard_fence,
     timestamp,
@@ -53,6 +54,7 @@ from ledger.run.events import (
     TERMINAL_EVENTS,
     Annotated,
     ArtifactRecorded,
+    DocumentRecorded,
     Enqueued,
     LogAppended,
     Purged,
@@ -70,6 +72,7 @@ from ledger.run.state import RunState, fold, initial
 from ledger.run.values import (
     GateOutcome,
     check_integer,
+    check_json,
     check_labels,
     check_optional_text,
     check_results,
@@ -900,6 +903,35 @@ class Ledger:
             size_bytes=None if size_bytes is None else check_integer(size_bytes, field="size_bytes", at_least=0),
         )
         request = self._request(run, [event], self._fenced(run, EXISTS))
+        return recorded(request, self._append(request))
+
+    def record_document(
+        self, run_id: str, name: str, document: object, *, event_id: str | None = None
+    ) -> RecordedRunEvent:
+        """Carry a document beside a run, too heavy for lists; accepted in every status, the latest of a name counts.
+
+        Args:
+            run_id: The run.
+            name: What it is, such as `promptAudit`.
+            document: Any JSON; null, too, which says that there is none any more.
+            event_id: An id of the caller's own making, so that a repeated call is the same event.
+
+        Raises:
+            RunNotFound: when there is no such run.
+            InvalidInput: when it is no JSON, or has more than `limits.DOCUMENT_BYTES_MAX` bytes.
+        """
+        check_text(name, field="name", chars_max=_NAME)
+        check_json(document, field="document")
+        size_bytes = len(encode_json(document))
+        if size_bytes > limits.DOCUMENT_BYTES_MAX:
+            raise InvalidInput(
+                "document",
+                f"has {size_bytes:,} bytes; {limits.DOCUMENT_BYTES_MAX:,} are allowed. Keep it elsewhere, and record"
+                " where, with record_artifact.",
+            )
+        event = DocumentRecorded(name=name, document=document)
+        run, event_ids = self._run_id(run_id), None if event_id is None else [event_id]
+        request = self._request(run, [event], self._fenced(run, EXISTS), event_ids=event_ids)
         return recorded(request, self._append(request))
 
     def annotate(

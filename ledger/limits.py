@@ -16,6 +16,8 @@ NODES_MAX: Final = 100_000
 """Values of every kind inside one input, or one result."""
 INPUT_BYTES_MAX: Final = 256 * 1024
 """Canonical bytes of one run's input: what is larger belongs beside the ledger, with a reference here."""
+DOCUMENT_BYTES_MAX: Final = 1_000_000
+"""Canonical bytes of one document of a run: a larger one is an artifact, kept elsewhere and referred to."""
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
 """Canonical bytes of one event's payload."""
 

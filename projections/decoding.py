@@ -15,7 +15,7 @@ import msgspec
 
 from ledger.errors import InvariantBroken
 from ledger.run.codec import RecordedRunEvent
-from ledger.run.events import EVENT_TYPES, Enqueued, LogAppended, ShardResultAppended
+from ledger.run.events import EVENT_TYPES, DocumentRecorded, Enqueued, LogAppended, ShardResultAppended
 
 
 class _Counted(TypedDict):
@@ -35,7 +35,16 @@ class _Enqueued(Enqueued, frozen=True, kw_only=True, tag="enqueued"):
     input: msgspec.Raw = msgspec.Raw(b"{}")  # type: ignore[assignment]
 
 
-_SLIM: dict[type, type] = {ShardResultAppended: _Results, LogAppended: _Lines, Enqueued: _Enqueued}
+class _Document(DocumentRecorded, frozen=True, kw_only=True, tag="document_recorded"):
+    document: msgspec.Raw
+
+
+_SLIM: dict[type, type] = {
+    DocumentRecorded: _Document,
+    ShardResultAppended: _Results,
+    LogAppended: _Lines,
+    Enqueued: _Enqueued,
+}
 _Payload = reduce(or_, [_SLIM.get(event, event) for event in EVENT_TYPES], None)
 
 

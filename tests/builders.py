@@ -14,6 +14,7 @@ from ledger.run.events import (
     AttemptFailed,
     Completed,
     Deleted,
+    DocumentRecorded,
     Enqueued,
     Failed,
     FinalizationStarted,
@@ -189,6 +190,9 @@ FULL: dict[str, RunEvent] = {
     "artifact_recorded": ArtifactRecorded(
         name="trace", uri="s3://bucket/trace.zip", shard=1, media_type="application/zip", size_bytes=2**53 - 1
     ),
+    "document_recorded": DocumentRecorded(
+        name="promptAudit", document={"tokens": 1_200, "prompts": ["ä", None, 0.5], "nested": {"b": [], "a": {}}}
+    ),
     "log_appended": LogAppended(lines=["first", "", "\x1b[31mred"], source="stderr", level="error", shard=0),
     "annotated": Annotated(note="flaky", labels={"owner": "team-a", "gone": None}),
     "attempt_failed": AttemptFailed(error="out of memory", error_category="oom", retry_at=LATER, is_counted=False),
@@ -256,6 +260,7 @@ BARE: dict[str, RunEvent] = {
     "shard_started": ShardStarted(shard=0, started_at=NOON, worker="w1"),
     "shard_retried": ShardRetried(shard=0, shard_attempt=2),
     "artifact_recorded": ArtifactRecorded(name="log", uri="file:///tmp/log"),
+    "document_recorded": DocumentRecorded(name="githubCheck", document=None),
     "log_appended": LogAppended(lines=["ready"]),
     "annotated": Annotated(),
     "attempt_failed": AttemptFailed(error="boom"),

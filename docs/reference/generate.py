@@ -161,6 +161,8 @@ WORDS: dict[str, type[StrEnum]] = {"GateOutcome": GateOutcome, "Status": Status,
 
 def shape_words(shape: dict[str, Any]) -> str:
     """Say a schema's type in words."""
+    if not {"anyOf", "$ref", "type"} & set(shape):
+        return "any JSON"
     if "anyOf" in shape:
         return " or ".join(shape_words(part) for part in shape["anyOf"])
     if "$ref" in shape:

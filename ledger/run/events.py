@@ -7,7 +7,7 @@ old struct stays here under its old tag, the new one gets the tag `<type>.<schem
 Fields with a default are left out of the bytes while they have it, so a new optional field changes no stored event.
 """
 
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -171,6 +171,18 @@ class ArtifactRecorded(_Event, frozen=True, tag="artifact_recorded"):
     shard: int | None = None
     media_type: str | None = None
     size_bytes: int | None = None
+
+
+class DocumentRecorded(_Event, frozen=True, tag="document_recorded"):
+    """A document is carried beside the run; the latest of a name counts.
+
+    Attributes:
+        name: What it is, such as `promptAudit`.
+        document: Any JSON.
+    """
+
+    name: str
+    document: Any
 
 
 class LogAppended(_Event, frozen=True, tag="log_appended"):
@@ -353,6 +365,7 @@ RunEvent: TypeAlias = (
     | ShardStarted
     | ShardRetried
     | ArtifactRecorded
+    | DocumentRecorded
     | Annotated
     | Released
     | AttemptFailed

@@ -21,6 +21,7 @@ from ledger.run.events import (
     AttemptFailed,
     Completed,
     Deleted,
+    DocumentRecorded,
     Enqueued,
     Failed,
     FinalizationStarted,
@@ -58,7 +59,16 @@ _DISPATCH_SKIPS: Final = ("over_budget", "skipped_no_impact")
 """Skip reasons of tests that were left out before dispatch: they survive every retry (Sentri's contract). A tuple, for
 a reason may be any JSON, and a set would have to hash it."""
 
-_AFTERWARDS: Final = (LogAppended, ArtifactRecorded, Annotated, WriteRejected, Deleted, Restored, Purged)
+_AFTERWARDS: Final = (
+    LogAppended,
+    ArtifactRecorded,
+    DocumentRecorded,
+    Annotated,
+    WriteRejected,
+    Deleted,
+    Restored,
+    Purged,
+)
 """What may still happen to a finished run."""
 
 _NO_STATUS: Final = "unknown"
@@ -339,6 +349,8 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
                 shard.uncounted += not event.is_counted
         case ArtifactRecorded():
             state.artifact_count += 1
+        case DocumentRecorded():
+            pass  # heavy, and no rule looks at it; the projection `documents` keeps it
         case Annotated():
             labels = {**state.labels, **event.labels}
             state.labels = {name: value for name, value in sorted(labels.items()) if value is not None}

@@ -244,12 +244,15 @@ def test_what_a_finished_run_still_takes(log: Ledger) -> None:
 
     assert 1 == log.append_log(run_id, ["bye"])
     assert "artifact_recorded" == log.record_artifact(run_id, "trace", "s3://t").type
+    assert "document_recorded" == log.record_document(run_id, "githubCheck", {"sha": "1"}).type
     assert "annotated" == log.annotate(run_id, note="flaky", labels={"b": "1", "a": None}).type
     assert (True, True) == (log.delete(run_id).won, log.delete(run_id).won)
     assert log.state(run_id).deleted_at is not None
     assert log.restore(run_id).won
     assert log.state(run_id).deleted_at is None
-    assert ["log_appended", "artifact_recorded", "annotated", "deleted", "restored"] == types(log, run_id)[3:]
+    assert ["log_appended", "artifact_recorded", "document_recorded", "annotated", "deleted", "restored"] == types(
+        log, run_id
+    )[3:]
 
 
 def test_command_when_it_changes_nothing(log: Ledger) -> None:

@@ -204,6 +204,7 @@ SIMPLE: dict[str, tuple[RunState, RunEvent, dict[str, Any]]] = {
             "closed_version": 2,
         },
     ),
+    "document_recorded": (a_run(Status.COMPLETED), FULL["document_recorded"], {}),
     "deleted": (a_run(Status.COMPLETED), Deleted(deleted_at=LATER), {"deleted_at": LATER}),
     "restored": (
         a_run(Status.COMPLETED, then=[Deleted(deleted_at=LATER)]),

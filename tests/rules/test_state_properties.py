@@ -47,6 +47,7 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "phases": st.lists(texts, max_size=3),
     "plan": st.lists(st.lists(texts, max_size=2), max_size=2),
     "lines": st.lists(texts, max_size=3),
+    "document": st.none() | st.booleans() | numbers | texts | st.dictionaries(texts, st.lists(texts), max_size=2),
     "results": result_lists,
     "skipped": result_lists,
     "outcome": st.sampled_from(GateOutcome),
