@@ -5,7 +5,7 @@ parent that has one), that over the user's `$XDG_CONFIG_HOME/runfold/config.toml
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,6 +22,9 @@ CHOICES: Final[Mapping[str, tuple[str, ...]]] = {
 }
 NAMES: Final = ("url", "actor", *CHOICES)
 """Every setting; each is a key of the files, and `RUNFOLD_<NAME>` in the environment."""
+
+RETENTION: Final = "retention"
+"""The files' tables that say which runs are purged: `[[retention]]`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,7 @@ class Setting:
 class _File(NamedTuple):
     path: Path
     values: Mapping[str, str]
+    retention: Sequence[Mapping[str, Any]]
 
 
 class Settings:
@@ -84,6 +88,13 @@ class Settings:
                 value = self._checked(name, file.values[name], str(file.path))
                 return Setting(name, _beside(file.path, value) if name == "url" else value, str(file.path))
         return Setting(name, self._default(name), "default")
+
+    def retention(self) -> tuple[Path | None, Sequence[Mapping[str, Any]]]:
+        """Give the tables that say which runs are purged, of the first file that has any, and which file that is."""
+        for file in (self._project, self._user):
+            if file is not None and file.retention:
+                return file.path, file.retention
+        return None, ()
 
     def _checked(self, name: str, value: str, origin: str) -> str:
         if name in CHOICES and value not in CHOICES[name]:
@@ -129,12 +140,15 @@ def _read(path: Path | None) -> _File | None:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as exc:
         raise click.UsageError(f"{path} cannot be read as TOML: {exc}. Correct it, or take it away.") from exc
-    return _File(path, {name: _text(path, name, value) for name, value in values.items()})
+    retention = values.pop(RETENTION, [])
+    if not isinstance(retention, list) or not all(isinstance(table, dict) for table in retention):
+        raise click.UsageError(f"{path} sets {RETENTION} to {retention!r}: tables are needed, [[{RETENTION}]] each.")
+    return _File(path, {name: _text(path, name, value) for name, value in values.items()}, retention)
 
 
 def _text(path: Path, name: str, value: Any) -> str:
     if name not in NAMES:
-        raise click.UsageError(f"{path} sets {name!r}, which is no setting: {', '.join(NAMES)} are.")
+        raise click.UsageError(f"{path} sets {name!r}, which is no setting: {', '.join((*NAMES, RETENTION))} are.")
     if not isinstance(value, str) or not value:
         raise click.UsageError(f'{path} sets {name} to {value!r}: a text is needed, such as {name} = "…".')
     return value

@@ -105,6 +105,11 @@ def data_document(event: RecordedRunEvent) -> JsonObject | None:
     return data
 
 
+def purged_document(row: JsonObject) -> JsonObject:
+    """Give what is told of a purged run."""
+    return {**row, "finished_at": _value("finished_at", row["finished_at"])}
+
+
 def winner_document(event: RecordedEvent[Any]) -> JsonObject:
     """Give the event that won, as far as a loser needs to know it."""
     return {
