@@ -937,7 +937,10 @@ class Ledger:
     def annotate(
         self, run_id: str, *, note: str | None = None, labels: Mapping[str, str | None] | None = None
     ) -> RecordedRunEvent:
-        """Add a note, or set labels (None takes one away); accepted in every status."""
+        """Add a note, or set labels (None takes one away); accepted in every status.
+
+        A run keeps `limits.LABELS_MAX` labels: while it has so many, a new name stands in the event alone.
+        """
         run = self._run_id(run_id)
         given = labels or {}
         if isinstance(given, Mapping):

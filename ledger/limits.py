@@ -37,7 +37,7 @@ LOG_LINE_CHARS_MAX: Final = 16_384
 
 # --- counts -------------------------------------------------------------------------------------------------
 LABELS_MAX: Final = 32
-"""Labels of one `enqueue` or one `annotate`."""
+"""Labels of one `enqueue`, of one `annotate`, and of one run: a full one takes no new name until one is removed."""
 PHASES_MAX: Final = 64
 """Phases that a kind declares."""
 SHARDS_MAX: Final = 10_000

@@ -14,7 +14,7 @@ from typing import Any, NotRequired, TypedDict, TypeVar, cast
 import msgspec
 
 from ledger.errors import InvariantBroken
-from ledger.run.codec import RecordedRunEvent
+from ledger.run.codec import UPCASTERS, RecordedRunEvent, Upcasters, upcast
 from ledger.run.events import EVENT_TYPES, DocumentRecorded, Enqueued, LogAppended, ShardResultAppended
 
 
@@ -45,7 +45,8 @@ _SLIM: dict[type, type] = {
     LogAppended: _Lines,
     Enqueued: _Enqueued,
 }
-_Payload = reduce(or_, [_SLIM.get(event, event) for event in EVENT_TYPES], None)
+_TYPES = [_SLIM.get(event, event) for event in EVENT_TYPES]
+_Payload = reduce(or_, _TYPES, None)
 
 
 class FoldEnvelope(msgspec.Struct, frozen=True, gc=False):
@@ -117,7 +118,32 @@ def _reader(decode: Callable[[bytes], list[_T]]) -> Callable[[bytes], list[_T]]:
     return read
 
 
-read_events = _reader(msgspec.json.Decoder(list[FoldEvent]).decode)
+def event_reader(upcasters: Upcasters) -> Callable[[bytes], list[FoldEvent]]:
+    """Make a function that reads pages of events: those of the present, and those that lead to them."""
+    if not upcasters:
+        return _reader(msgspec.json.Decoder(list[FoldEvent]).decode)
+    old_or_new = msgspec.defstruct(
+        "OldOrNew",
+        [("data", reduce(or_, [*_TYPES, *upcasters], None))],
+        bases=(FoldEvent,),
+        frozen=True,
+        array_like=True,
+        gc=False,
+    )
+    read: Callable[[bytes], list[FoldEvent]] = _reader(msgspec.json.Decoder(list[old_or_new]).decode)  # type: ignore[valid-type]
+
+    def read_and_upcast(events: bytes) -> list[FoldEvent]:
+        return [
+            msgspec.structs.replace(event, data=upcast(event.data, upcasters))
+            if type(event.data) in upcasters
+            else event
+            for event in read(events)
+        ]
+
+    return read_and_upcast
+
+
+read_events = event_reader(UPCASTERS)
 """Read a page's events in one call. Raises `InvariantBroken` when it holds what this release does not know."""
 
 read_places = _reader(msgspec.json.Decoder(list[Place]).decode)

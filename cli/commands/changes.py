@@ -25,10 +25,11 @@ from cli.options import (
 from cli.output import Column, Output, Rows
 
 if TYPE_CHECKING:
-    from ledger.api import Ledger
+    from ledger.api import Ledger, Outcome
     from ledger.run.codec import RecordedRunEvent
     from ledger.run.state import Run
     from ledger.run.values import JsonObject
+    from ledger.store import Appended
 
 
 def _written_fields() -> Sequence[str]:
@@ -94,14 +95,16 @@ def enqueue(
     if timeout is not None and not waits:
         raise click.UsageError("--timeout says how long to wait, and nobody waits. Give --wait as well.")
     given = None if input_text is None else read_json_object(input_text, option="--input")
+    from cli.settling import settled
+    from ledger.api import RunHandle
+
+    facts |= {
+        "input": given,
+        "labels": dict(labels),
+        "not_before": datetime.now(UTC) + delay if delay is not None else not_before,
+    }
     with writing_ledger(url) as log:
-        run = log.enqueue(
-            kind,
-            input=given,
-            labels=dict(labels),
-            not_before=datetime.now(UTC) + delay if delay is not None else not_before,
-            **facts,
-        )
+        run = settled(log, lambda: log.enqueue(kind, **facts), found=lambda appended: RunHandle(appended.run_id))
         rows = _written_rows(output)
         rows.write([written(next(log.read(run.id, up_to=1)), "enqueued" if run.is_new else "existing")])
         rows.close()
@@ -174,6 +177,7 @@ def _aborted(log: "Ledger", run: "Run", *, reason: str | None, dry_run: bool) ->
     Raises:
         RunClosed: when it has ended, however that was.
     """
+    from cli.settling import settled
     from ledger.errors import RunClosed
 
     if run.is_terminal:
@@ -181,11 +185,17 @@ def _aborted(log: "Ledger", run: "Run", *, reason: str | None, dry_run: bool) ->
         raise RunClosed(run_id=run.run_id, closed_version=run.closed_version, winner=winner)
     if dry_run:
         return {"run_id": run.run_id, "version": run.version, "event_id": None, "result": "would_abort"}
-    outcome = log.abort(run.run_id, reason=reason)
+    outcome = settled(log, lambda: log.abort(run.run_id, reason=reason), found=lambda appended: _outcome(log, appended))
     if not outcome.won and outcome.winner is not None:  # it ended between our look and our word
         raise RunClosed(run_id=run.run_id, closed_version=outcome.winner.version, winner=outcome.winner)
     winner = outcome.winner or next(log.read(run.run_id, after_version=log.state(run.run_id).closed_version - 1))
     return written(winner, "aborted")
+
+
+def _outcome(log: "Ledger", appended: "Appended") -> "Outcome":
+    from ledger.api import Outcome
+
+    return Outcome(appended.run_id, True, next(log.read(appended.run_id, after_version=appended.version - 1)))
 
 
 # --- what was written ---------------------------------------------------------------------------------------

@@ -31,7 +31,8 @@ from cli.execution.run_watch import RunWatch
 from cli.execution.screen import Screen, describe_results
 from cli.execution.shard_process import ShardProcess
 from cli.execution.stop import Stop, StopSignals
-from ledger.api import Ledger, Outcome
+from cli.settling import settled
+from ledger.api import Ledger, Outcome, RunHandle
 from ledger.clock import monotonic
 from ledger.errors import OutcomeUnknown, RunTaken, StoreUnavailable
 from ledger.ids import new_event_ids
@@ -107,16 +108,7 @@ class Execution:
             LedgerError: when the run cannot be made or claimed, or its end cannot be written.
         """
         with self._signals:
-            handle = self._log.enqueue(
-                self._plan.kind,
-                project=self._plan.project,
-                input={"command": recorded_command(self._plan.command), **self._plan.input},
-                labels=self._plan.labels,
-                shard_count=self._plan.shard_count,
-                idempotency_key=self._plan.idempotency_key,
-                exclusive_key=self._plan.exclusive_key,
-                on_active=self._plan.on_active,
-            )
+            handle = settled(self._log, self._enqueue, found=lambda appended: RunHandle(appended.run_id))
             state = self._log.state(handle.id)
             if state.is_terminal:
                 self._screen.note(f"run {state.id} was executed before under this key: {_describe(state)}")
@@ -125,6 +117,18 @@ class Execution:
             self._run_id = state.run_id
             self._screen.note(f"run {state.id} started")
             return self._refuse_missing_command() or self._execute()
+
+    def _enqueue(self) -> RunHandle:
+        return self._log.enqueue(
+            self._plan.kind,
+            project=self._plan.project,
+            input={"command": recorded_command(self._plan.command), **self._plan.input},
+            labels=self._plan.labels,
+            shard_count=self._plan.shard_count,
+            idempotency_key=self._plan.idempotency_key,
+            exclusive_key=self._plan.exclusive_key,
+            on_active=self._plan.on_active,
+        )
 
     def _claim(self, run: Run) -> None:
         outcome = self._settle(lambda event_id: self._log.start(run.id, worker=self._worker, event_id=event_id))

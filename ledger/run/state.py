@@ -5,7 +5,7 @@ about what may happen are in `commands.py` and guard the way in. A second termin
 late result of an old attempt cannot get into the log through them; were one there, the fold would ignore it.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final, assert_never
 
@@ -352,8 +352,7 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case DocumentRecorded():
             pass  # heavy, and no rule looks at it; the projection `documents` keeps it
         case Annotated():
-            labels = {**state.labels, **event.labels}
-            state.labels = {name: value for name, value in sorted(labels.items()) if value is not None}
+            state.labels = _relabelled(state.labels, event.labels)
         case Released():
             state.status = Status.QUEUED
         case AttemptFailed():
@@ -402,6 +401,18 @@ def _enqueue(state: RunState, event: Enqueued) -> None:
     state.expected_total = event.total
     state.policy = event.policy
     state.has_plan = bool(event.plan)
+
+
+def _relabelled(labels: Mapping[str, str], changes: Mapping[str, str | None]) -> dict[str, str]:
+    """Give labels after changes. A full run takes no new name until one of its names is removed.
+
+    The append asks nobody how many there are, since annotations commute; so the fold decides, alike for every reader.
+    """
+    changed = {name: value for name, value in labels.items() if changes.get(name, value) is not None}
+    for name, value in sorted(changes.items()):
+        if value is not None and (name in changed or len(changed) < limits.LABELS_MAX):
+            changed[name] = value
+    return dict(sorted(changed.items()))
 
 
 def _run(state: RunState, worker: str, version: int) -> None:

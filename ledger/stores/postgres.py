@@ -206,6 +206,12 @@ class PostgresStore:
     # --- for projections and for the command line -----------------------------------------------------------
 
     @contextmanager
+    def session(self) -> Iterator[psycopg.Connection[TupleRow]]:
+        """Give a connection outside of any transaction, for a lock that a session holds."""
+        with self._connection() as connection:
+            yield connection
+
+    @contextmanager
     def transaction(self) -> Iterator[psycopg.Connection[TupleRow]]:
         """Give a connection inside a READ COMMITTED transaction that commits when the block ends."""
         with self._connection() as connection:

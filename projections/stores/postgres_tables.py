@@ -3,12 +3,12 @@
 Catch-ups take turns on the projection's row in `projections`, which appends never touch, so writers wait for none.
 
 Differs from SQLite: the new rows of a rebuild are written with COPY. One rebuild of a projection at a time is an
-advisory lock of a transaction that does nothing else, which the server gives back when the process dies; it has read
-and written nothing, so it holds back neither vacuum nor readers of the log.
+advisory lock of a session, which the server gives back when the process dies; a transaction that held it would be idle
+for as long as the rebuild takes, and servers are told to end those.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Generic, LiteralString, Protocol, cast
 
 import psycopg
@@ -59,11 +59,16 @@ class PostgresTables(Generic[Row, Stored]):
     @contextmanager
     def rebuilding(self) -> Iterator[None]:
         name = self._projection.name
-        with self._store.transaction() as connection:
-            ((is_alone,),) = fetch(connection, _LOCK_REBUILD, (f"runfold rebuild {name}",))
+        key = (f"runfold rebuild {name}",)
+        with self._store.session() as connection:
+            ((is_alone,),) = fetch(connection, _LOCK_REBUILD, key)
             if not is_alone:
                 raise StoreBusy(f"a rebuild of `{name}` in {self._store.url} is under way. Wait for it.")
-            yield
+            try:
+                yield
+            finally:
+                with suppress(psycopg.OperationalError):  # a connection that broke has given it back
+                    connection.execute(_UNLOCK_REBUILD, key)
 
     def newest_generation(self) -> int:
         with self._store.transaction() as connection:
@@ -158,7 +163,8 @@ WHERE name = %s
 FOR UPDATE
 """
 _GENERATION: Final = "SELECT generation FROM runfold.projections WHERE name = %s"
-_LOCK_REBUILD: Final = "SELECT pg_try_advisory_xact_lock(hashtextextended(%s, 0))"
+_LOCK_REBUILD: Final = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+_UNLOCK_REBUILD: Final = "SELECT pg_advisory_unlock(hashtextextended(%s, 0))"
 _ONE_MOMENT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
 _MOVE: Final = "UPDATE runfold.projections SET position = %s WHERE name = %s"
 _BUILD: Final = "UPDATE runfold.projections SET building = %s WHERE name = %s"

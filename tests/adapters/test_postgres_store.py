@@ -1,6 +1,7 @@
 """What the PostgreSQL adapter refuses to work with, and what it says when the server has no room or no right for it."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from urllib.parse import urlsplit, urlunsplit
@@ -11,13 +12,13 @@ from builders import NOON, RUN, enqueued, new_events
 from postgres_server import PostgresServer
 
 import ledger
-from ledger.errors import SchemaMismatch, StoreUnavailable, UnsafeStore
+from ledger.errors import SchemaMismatch, StoreBusy, StoreUnavailable, UnsafeStore
 from ledger.events import EventId
 from ledger.run.events import Annotated, RunEvent
 from ledger.store import ANY, AppendRequest
 from ledger.stores import postgres
 from ledger.stores.postgres import PostgresStore
-from projections import Runs
+from projections import Runs, rebuild
 
 MakeRole = Callable[..., str]
 """Makes a role that may do what it is granted, and gives the ledger's URL as that role."""
@@ -167,9 +168,13 @@ def test_ledgers_when_the_server_is_full(make_role: MakeRole, monkeypatch: pytes
         opened = [stack.enter_context(ledger.open(url))]
         run = opened[0].enqueue("test")
         opened[0].start(run.id, worker="w")
-        with pytest.raises(StoreUnavailable, match=r"too many connections|gave no connection"):
+
+        def fill_up() -> None:
             for _ in range(8):
                 opened.append(stack.enter_context(ledger.open(url)))
+
+        with pytest.raises(StoreUnavailable, match=r"too many connections|gave no connection"):
+            fill_up()
 
         appended = [log.append_results(run.id, [{"status": "passed"}]) for log in opened]
         for log in opened[1:]:
@@ -214,3 +219,29 @@ def test_writer_when_it_owns_nothing(make_role: MakeRole, postgres_url: str) -> 
             execute(url, change)
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         execute(url, "ALTER TABLE runfold.events DISABLE TRIGGER ALL")
+
+
+# --- long work ----------------------------------------------------------------------------------------------------
+
+
+def test_rebuild_when_idle_transactions_are_ended(postgres_url: str) -> None:
+    """A rebuild leaves no transaction idle, so a server that ends those lets it finish; a second one waits."""
+    name = urlsplit(postgres_url).path.removeprefix("/")
+    execute(postgres_url, f"ALTER DATABASE {name} SET idle_in_transaction_session_timeout = 50")
+    others: list[str] = []
+
+    def progress(position: int, head: int) -> None:
+        time.sleep(0.2)
+        with ledger.open(postgres_url) as other:
+            try:
+                rebuild(other)
+            except StoreBusy as busy:
+                others.append(str(busy))
+
+    with ledger.open(postgres_url) as log:
+        log.enqueue("test")
+        rebuild(log, progress=progress)
+        assert others
+        assert all("is under way" in refused for refused in others)
+        rebuild(log)
+        assert 1 == Runs(log).count()

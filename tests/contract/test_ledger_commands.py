@@ -9,7 +9,7 @@ import pytest
 from builders import LATER, NOON, RUN, UNKNOWN_RUN, a_run_id, an_event_id
 
 import ledger
-from ledger import Kind, Ledger, Outcome, Status, Verdict, exactly, unless_closed
+from ledger import Kind, Ledger, Outcome, Status, Verdict, exactly, limits, unless_closed
 from ledger.errors import (
     EventIdReused,
     ExclusiveKeyTaken,
@@ -23,6 +23,7 @@ from ledger.errors import (
 )
 from ledger.run.events import Annotated, Completed, Enqueued, Failed, LogAppended, ShardResultAppended
 from ledger.store import AppendRequest
+from projections import Runs
 
 KINDS = (Kind(name="build", phases=("compile", "link"), failed_verdict_fails=True, attempts_max=2),)
 
@@ -652,6 +653,26 @@ def test_annotate_when_labels_change(log: Ledger) -> None:
     log.annotate(run_id, labels={"b": None, "c": "3"})
 
     assert {"a": "1", "c": "3"} == log.state(run_id).labels
+
+
+def test_annotate_when_a_run_is_full_of_labels(log: Ledger) -> None:
+    """A run keeps so many labels over all calls: a new name waits for room, known ones change, removing makes room."""
+    first = {f"n{number:02}": "1" for number in range(limits.LABELS_MAX - 1)}
+    run_id = log.enqueue("test", labels=first).id
+
+    log.annotate(run_id, labels={"x": "1", "y": "1"})
+    full = log.state(run_id).labels
+    log.annotate(run_id, labels={"n00": "2", "z": "1"})
+    changed = log.state(run_id).labels
+    log.annotate(run_id, labels={"a": "1", "n00": None, "n01": None, "z": "3"})
+    exchanged = log.state(run_id).labels
+
+    assert {**first, "x": "1"} == full
+    assert {**first, "x": "1", "n00": "2"} == changed
+    assert {"a": "1", "x": "1", "z": "3", **dict(list(first.items())[2:])} == exchanged
+    assert list(exchanged) == sorted(exchanged)
+    assert log.state(run_id) == Runs(log).get(run_id)
+    assert exchanged == Runs(log).list(labels={"z": "3"}).runs[0].labels
 
 
 # --- the low level ------------------------------------------------------------------------------------------------

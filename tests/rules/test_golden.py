@@ -15,10 +15,10 @@ from ledger.envelope import commitment, decode_envelope
 from ledger.errors import InvariantBroken
 from ledger.events import RecordedEvent, join_page
 from ledger.run import codec
-from ledger.run.codec import RecordedRunEvent, decode, decode_page
-from ledger.run.events import EVENT_TYPES, RunEvent, Started, schema_version_of, type_of
+from ledger.run.codec import RecordedRunEvent, decode, decode_page, encode
+from ledger.run.events import EVENT_TYPES, RunEvent, ShardResultAppended, Started, schema_version_of, type_of
 from ledger.run.state import fold, initial
-from projections.decoding import read_events
+from projections.decoding import event_reader, read_events
 from projections.runs import RUNS
 
 TAGS = [str(event.__struct_config__.tag) for event in EVENT_TYPES]
@@ -153,6 +153,38 @@ def test_page_when_a_payload_has_an_old_schema_version(payload: bytes, worker: s
     [event] = read_page(join_page([(10, 1, envelope, payload)]))
 
     assert (Began(worker=worker), 10, 1, "started") == (event.data, event.position, event.version, event.type)
+
+
+class StartedBefore(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="started.0"):
+    host: str
+
+
+class ResultsBefore(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="shard_result_appended.0"):
+    outcomes: list[str]
+
+
+BEFORE: codec.Upcasters = {
+    StartedBefore: lambda old: Started(attempt=1, started_at=NOON, worker=old.host),
+    ResultsBefore: lambda old: ShardResultAppended(results=[{"status": status} for status in old.outcomes]),
+}
+
+
+def test_fold_when_payloads_have_an_old_schema_version() -> None:
+    """The ledger and the projections fold old payloads alike, and both as if they were of the present."""
+    envelope = (FOLDER / "started.jsonl").read_bytes().splitlines()[0]
+    payloads = [
+        encode(FULL["enqueued"]),
+        b'{"host":"w1","type":"started.0"}',
+        b'{"outcomes":["passed","failed"],"type":"shard_result_appended.0"}',
+        encode(ShardResultAppended(results=[{"status": "passed"}])),
+    ]
+    page = join_page([(number, number, envelope, payload) for number, payload in enumerate(payloads, 1)])
+
+    by_ledger = fold(initial(RUN), codec.page_reader(EVENT_TYPES, BEFORE)(page))
+    by_projections = RUNS.fold(None, event_reader(BEFORE)(page)).state
+
+    assert by_ledger == by_projections
+    assert ("w1", 2, 1) == (by_ledger.worker, by_ledger.passed, by_ledger.failed)
 
 
 def test_schema_versions_when_tagged() -> None:

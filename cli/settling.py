@@ -1,0 +1,52 @@
+"""Finds out what became of a write whose connection was lost during the commit, instead of leaving that to the user."""
+
+import sys
+from collections.abc import Callable
+from time import sleep
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from ledger.api import Ledger
+    from ledger.store import Appended
+
+SETTLE_S: Final = 30.0
+"""How long a ledger that is out of reach is asked."""
+_PAUSE_S: Final = 0.5
+
+_T = TypeVar("_T")
+
+
+def settled(log: "Ledger", write: Callable[[], _T], *, found: Callable[["Appended"], _T]) -> _T:
+    """Write, and when the outcome is unknown, settle it: find the events in the ledger, or append them once.
+
+    Args:
+        log: The ledger.
+        write: What to do.
+        found: Makes the answer of `write` from where its events stand.
+
+    Raises:
+        OutcomeUnknown: when the ledger stayed out of reach: the events may be in it or not.
+        LedgerError: what `write` raises, or why its events were refused: they are not in the ledger and never will be.
+    """
+    from ledger.clock import monotonic
+    from ledger.errors import OutcomeUnknown, StoreUnavailable
+    from ledger.store import KeyTaken
+
+    try:
+        return write()
+    except OutcomeUnknown as error:
+        unknown = error
+    sys.stderr.write("runfold: the connection was lost during the commit; looking whether it was written …\n")
+    give_up_at = monotonic() + SETTLE_S
+    while True:
+        try:
+            return found(log.resolve(unknown))
+        except KeyTaken:
+            return write()  # nothing was written, and now somebody else has the key: the command says what that means
+        except OutcomeUnknown as error:
+            unknown = error
+        except StoreUnavailable:
+            pass
+        if monotonic() >= give_up_at:
+            raise unknown
+        sleep(_PAUSE_S)
