@@ -292,6 +292,13 @@ class SameOnEveryStore(RuleBasedStateMachine):
     def restore(self) -> None:
         self.same(lambda log, run: log.restore(run))
 
+    @rule(from_bin=st.booleans(), events_at_once=st.sampled_from([2, 1_000]))
+    def purge(self, from_bin: bool, events_at_once: int) -> None:
+        """Erase in one step, or in many; a purge that only some of the stores begin would differ from then on."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("ledger.limits.ERASE_EVENTS", events_at_once)
+            self.same(lambda log, run: log.purge(run, reason="old", from_bin=from_bin))
+
     # --- what commutes
 
     @rule(
