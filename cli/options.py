@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 else:
     _Written = click.ParamType
 
+SYSTEMS: Final = ("sentri", "sprongus", "choo", "sando")
 STATUSES: Final = ("scheduled", "queued", "running", "interrupted", "completed", "failed", "aborted")
 VERDICTS: Final = ("none", "passed", "failed", "blocked")
 
@@ -207,6 +208,11 @@ def _refuse_constant(word: str, option: str) -> NoReturn:
 
 
 # --- the ledger ---------------------------------------------------------------------------------------------
+
+
+as_option = click.option(
+    "--as", "spoken", type=click.Choice(SYSTEMS), help="In the words and under the field names of this system."
+)
 
 
 def url_option(command: Command) -> Command:

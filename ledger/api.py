@@ -337,6 +337,19 @@ class Ledger:
         self.abort(holder, reason="superseded", mode="superseded")
         return None
 
+    def find_by_idempotency_key(self, key: str, *, project: str | None = None) -> RunId | None:
+        """Give the run that an idempotency key stands for, a purged one too; None when there is none."""
+        return self._key_holder("idempotency", key, project)
+
+    def find_by_exclusive_key(self, key: str, *, project: str | None = None) -> RunId | None:
+        """Give the active run that holds an exclusive key; None when none does."""
+        return self._key_holder("exclusive", key, project)
+
+    def _key_holder(self, space: str, key: str, project: str | None) -> RunId | None:
+        check_text(key, field=f"{space}_key", chars_max=limits.KEY_CHARS_MAX)
+        check_optional_text(project, field="project", chars_max=_NAME)
+        return self.store.key_holder(space=space, project=project or "", key=key)
+
     # --- work: claims, leases, and what becomes of them ------------------------------------------------------
 
     def claim(

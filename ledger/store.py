@@ -205,6 +205,9 @@ class Store(Protocol):
     def find(self, event_ids: Sequence[EventId]) -> dict[EventId, tuple[RunId, int, int]]:
         """Give run, version and position of those events that are in the log."""
 
+    def key_holder(self, *, space: str, project: str, key: str) -> RunId | None:
+        """Give the run that holds a key; None when none does."""
+
     @property
     def tasks(self) -> "Tasks":
         """What there is to do; see `ledger.tasks`."""

@@ -15,6 +15,7 @@ from cli.options import (
     VERDICTS,
     VERSION_OR_MOMENT,
     JsonCommand,
+    as_option,
     output_options,
     reading_ledger,
     url_option,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ledger.run.state import Gate, Run, RunState, Shard
     from projections.queries import RunFilters, RunPage
     from projections.reader import Runs
+    from projections.vocabularies import Vocabulary
 
 ROWS_DEFAULT = 30
 
@@ -46,7 +48,13 @@ def _state_fields() -> Sequence[str]:
 
 
 @click.command("list", cls=JsonCommand, short_help="List runs, newest first.")
-@click.option("-s", "--status", multiple=True, type=click.Choice(STATUSES), help="Runs in this status; repeatable.")
+@click.option(
+    "-s",
+    "--status",
+    multiple=True,
+    metavar="STATUS",
+    help=f"Runs in this status; repeatable: {', '.join(STATUSES)}, or the word of another system.",
+)
 @click.option("--verdict", type=click.Choice(VERDICTS), help="Runs with this verdict.")
 @click.option("--kind", help="Runs of this kind.")
 @click.option("--project", help="Runs of this project.")
@@ -65,12 +73,15 @@ def _state_fields() -> Sequence[str]:
 @click.option("-L", "--limit", type=click.IntRange(1), default=ROWS_DEFAULT, show_default=True, help="The most runs.")
 @click.option("--all", "wants_all", is_flag=True, help="All runs, page by page.")
 @click.option("--page-token", help="Go on where a list stopped that was asked with the same filters.")
+@as_option
 @output_options(_run_fields)
 @url_option
 def list_runs(
     *,
     url: Setting,
     output: Output,
+    spoken: str | None,
+    status: tuple[str, ...],
     labels: tuple[tuple[str, str], ...],
     limit: int,
     wants_all: bool,
@@ -91,12 +102,19 @@ def list_runs(
     """
     from cli.documents import run_document
     from projections.reader import Runs
+    from projections.vocabularies import statuses_of, view
 
-    wanted: RunFilters = {**filters, "labels": dict(labels)}  # type: ignore[typeddict-item]
+    words = _vocabulary(spoken)
+    statuses = [meant for word in status for meant in statuses_of(word, words)]
+    wanted: RunFilters = {**filters, "status": statuses, "labels": dict(labels)}  # type: ignore[typeddict-item]
     with reading_ledger(url) as log:
         pages = _pages(Runs(log), wanted, limit=None if wants_all else limit, page_token=page_token)
         page = next(pages)
-        rows = output.rows(_columns(output, page.runs), run_document, member="runs")
+        rows = (
+            output.rows(_columns(output, page.runs), run_document, member="runs")
+            if words is None
+            else output.rows(_view_columns(words), lambda run: view(run, words), member="runs")
+        )
         rows.write(page.runs)
         for page in pages:
             rows.write(page.runs)
@@ -119,6 +137,24 @@ def _pages(runs: "Runs", wanted: "RunFilters", *, limit: int | None, page_token:
         left = None if left is None else left - len(page.runs)
         if page_token is None or left == 0:
             return
+
+
+def _vocabulary(spoken: str | None) -> "Vocabulary | None":
+    if spoken is None:
+        return None
+    from projections.vocabularies import vocabulary
+
+    return vocabulary(spoken)
+
+
+def _view_columns(words: "Vocabulary") -> "list[Column[Run]]":
+    """Give a column for each of a system's fields, under its names."""
+    from projections.vocabularies import view
+
+    def value(name: str) -> "Callable[[Run], object]":
+        return lambda run: view(run, words)[name]
+
+    return [Column(name, value(name), is_cut=True) for name in words.fields]
 
 
 def _columns(output: Output, runs: "Sequence[Run]") -> "list[Column[Run]]":
@@ -161,11 +197,13 @@ def _results(run: "Run") -> Cell | str:
 @click.option("--shards", "with_shards", is_flag=True, help="With its shards.")
 @click.option("--gates", "with_gates", is_flag=True, help="With its gates.")
 @click.option("--input", "with_input", is_flag=True, help="With what it was enqueued with.")
+@as_option
 @output_options(_state_fields)
 @url_option
 def show(
     *,
     run_id: str,
+    spoken: str | None,
     at: "int | datetime | None",
     with_shards: bool,
     with_gates: bool,
@@ -187,16 +225,21 @@ def show(
     from cli.documents import input_of, state_document
     from cli.run_ids import resolve
     from projections.reader import Runs
+    from projections.vocabularies import view
 
+    words = _vocabulary(spoken)
     with reading_ledger(url) as log:
         runs = Runs(log)
         state = runs.get(resolve(runs, run_id), at=at)
         reads_input = output.wants("input") if output.is_json else with_input
         given = input_of(next(log.read(state.run_id, up_to=1))) if reads_input else None
     if output.is_json:
-        output.document(state_document(state, input=given))
+        output.document(state_document(state, input=given) if words is None else view(state, words))
         return
-    output.facts(_told(output, state) if output.is_terminal else _fields(state))
+    if words is not None:
+        output.facts(view(state, words).items())
+    else:
+        output.facts(_told(output, state) if output.is_terminal else _fields(state))
     if with_input:
         output.facts([("input", _json(given))])
     if with_shards:

@@ -50,6 +50,11 @@ class MemoryStore:
         self._erased: list[tuple[_Stored, NewEvent]] = []  # in the present turn, as they were
         self._is_closed = False
 
+    def key_holder(self, *, space: str, project: str, key: str) -> RunId | None:
+        with self._open():
+            held = self._keys.get((space, project, key))
+        return None if held is None else held[0]
+
     @property
     def tasks(self) -> MemoryTasks:
         return MemoryTasks(self, self._tasks)

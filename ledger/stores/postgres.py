@@ -167,6 +167,11 @@ class PostgresStore:
             found = _find(connection, event_ids)
         return {event_id: (RunId(row[1]), row[2], row[3]) for event_id, row in found.items()}
 
+    def key_holder(self, *, space: str, project: str, key: str) -> RunId | None:
+        with self._connection() as connection:
+            held = connection.execute(_KEY, (space, project, key), prepare=True).fetchone()
+        return None if held is None else RunId(held[0])
+
     @property
     def tasks(self) -> PostgresTasks:
         return PostgresTasks(self)

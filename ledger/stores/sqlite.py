@@ -154,6 +154,11 @@ class SqliteStore:
             rows = [(event_id, connection.execute(_EVENT, (event_id,)).get) for event_id in event_ids]
         return {event_id: (row[0], row[1], row[2]) for event_id, row in rows if row is not None}
 
+    def key_holder(self, *, space: str, project: str, key: str) -> RunId | None:
+        with self._reader() as connection:
+            held = connection.execute(_KEY, (space, project, key)).get
+        return None if held is None else RunId(held[0])
+
     @property
     def tasks(self) -> SqliteTasks:
         return SqliteTasks(self)
