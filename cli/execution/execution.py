@@ -19,7 +19,6 @@ from dataclasses import dataclass, field
 from time import sleep
 from typing import Final, TypeVar
 
-from cli.execution.environment import ShardEnvironment, substitute, substitute_all
 from cli.execution.file_results import FileResults
 from cli.execution.guardian import Guardian
 from cli.execution.judgement import ShardEnd, failed_results, judge, succeeded
@@ -38,6 +37,7 @@ from ledger.errors import OutcomeUnknown, RunTaken, StoreUnavailable
 from ledger.ids import new_event_ids
 from ledger.run.state import Run
 from ledger.run.values import clean
+from runfold.environment import ShardEnvironment, substitute, substitute_all
 
 SUCCEEDED: Final = 0
 DID_NOT_SUCCEED: Final = 1

@@ -32,7 +32,7 @@ class Guardian:
         with open(reading, "rb") as end:
             # The URL may hold a password: it goes through the environment, which others cannot list.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cli.execution.guardian", run_id],
+                [sys.executable, "-P", "-m", "runfold.start", "cli.execution.guardian", run_id],
                 stdin=end,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

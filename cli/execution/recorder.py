@@ -1,4 +1,4 @@
-"""The process that records the results of one test run: `python -m cli.execution.recorder`.
+"""The process that records the results of one test run: `python -m runfold.start cli.execution.recorder`.
 
 It reads one JSON object a line from its standard input and writes them to the ledger and the run that the environment
 names. The plugin starts it deaf to the signals that end a test run. `null`, or the end of the input, ends it: what a
@@ -12,11 +12,11 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
-from cli.execution.environment import ShardEnvironment
 from cli.execution.result_writer import Recording, ResultWriter
 from ledger.errors import LedgerError
 from ledger.opening import open as open_ledger
 from ledger.run.values import JsonObject
+from runfold.environment import ShardEnvironment
 
 
 def record(place: ShardEnvironment, lines: Iterable[str]) -> Recording:

@@ -107,6 +107,59 @@ def test_wheel_when_postgres_is_not_installed(installed: Path, tmp_path: Path) -
     assert "Traceback" not in done.stderr
 
 
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """Somebody's project that has packages of the names of ours, and tests that use them."""
+    folder = tmp_path / "project"
+    for name in ("cli", "ledger", "projections", "schema"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "__init__.py").write_text(f"THEIRS = {name!r}\n")
+    (folder / "cli" / "main.py").write_text("raise RuntimeError('this is not the command line of Runfold')\n")
+    (folder / "test_theirs.py").write_text(
+        "import cli, ledger, projections, schema, pytest\n"
+        "@pytest.mark.parametrize('package', [cli, ledger, projections, schema])\n"
+        "def test_theirs(package): assert package.__name__ == package.THEIRS\n"
+        "def test_fails(): assert cli.THEIRS == 'nothing'\n"
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def with_pytest(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the programs of an environment that holds the wheel and pytest."""
+    folder = tmp_path_factory.mktemp("with-pytest")
+    run([UV, "venv", "--python", sys.executable, folder / "venv"], folder=folder)
+    programs = folder / "venv" / "bin"
+    run([UV, "pip", "install", "--python", programs / "python", wheel, "pytest"], folder=folder)
+    return programs
+
+
+@pytest.mark.parametrize("python_path", [None, "."])
+def test_wheel_when_a_project_has_packages_of_our_names(
+    python_path: str | None, with_pytest: Path, project: Path
+) -> None:
+    """Their tests see their packages, the run is recorded with ours, and without a run the plugin is not in the way."""
+    env = {"PATH": f"{with_pytest}:{os.environ['PATH']}", "HOME": str(project)}
+    if python_path is not None:
+        env["PYTHONPATH"] = python_path
+    url = f"sqlite:///{project / 'runs.db'}"
+
+    def call(*command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, timeout=120, check=False)
+
+    plain = call("python", "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    recorded = call(
+        "runfold", "exec", "test", "--shards", "2", "--split-pytest", "--url", url,
+        "--", "python", "-m", "pytest", "-q", "-p", "no:cacheprovider",
+    )  # fmt: skip
+    listed = call("python", "-P", "-m", "runfold", "list", "--jsonl", "--url", url)
+
+    assert (1, "1 failed, 4 passed") == (plain.returncode, plain.stdout.strip().splitlines()[-1].partition(" in ")[0])
+    assert (1, 0) == (recorded.returncode, listed.returncode), recorded.stderr + listed.stderr
+    shown = json.loads(listed.stdout)
+    assert ("completed", "failed", 4, 1) == tuple(shown[name] for name in ("status", "verdict", "passed", "failed"))
+
+
 def test_wheel_when_opened(wheel: Path) -> None:
     """The schema is in the wheel as it is in the repository, and nothing is there that is for developers."""
     with zipfile.ZipFile(wheel) as files:
@@ -116,7 +169,7 @@ def test_wheel_when_opened(wheel: Path) -> None:
         }
 
     tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
-    assert {"ledger", "projections", "cli"} == tops
+    assert {"ledger", "projections", "cli", "runfold"} == tops
     assert {
         str(path.relative_to(ROOT)): path.read_bytes() for path in (ROOT / "schema").rglob("*") if path.is_file()
     } == shipped

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ledger
-from cli.execution.environment import ShardEnvironment, shard_slice, substitute
+from runfold.environment import ShardEnvironment, shard_slice, substitute
 
 SUITE = """
 import pytest
@@ -248,9 +248,9 @@ def test_plugin_when_no_run_is_named(tmp_path: Path) -> None:
     """Outside a run nothing of Runfold is imported but the plugin itself."""
     (tmp_path / "test_it.py").write_text(
         "import sys\ndef test_modules():\n"
-        "    ours = ('cli', 'ledger', 'projections', 'msgspec', 'apsw')\n"
+        "    ours = ('runfold', 'cli', 'ledger', 'projections', 'msgspec', 'apsw')\n"
         "    found = sorted(name for name in sys.modules if name.split('.')[0] in ours)\n"
-        "    assert ['cli', 'cli.pytest_plugin'] == found\n"
+        "    assert ['runfold', 'runfold.pytest_plugin'] == found\n"
     )
     environ = {name: value for name, value in os.environ.items() if not name.startswith("RUNFOLD_")}
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Protocol
 
 import pytest
 
-from cli.execution.environment import ShardEnvironment, shard_slice
+from runfold.environment import ShardEnvironment, shard_slice
 
 COUNTED_WORDS: Final = frozenset({"passed", "failed", "skipped", "error", "xfailed", "xpassed"})
 """The words of pytest's summary that stand for results. It counts others too, such as `rerun` and `warnings`."""
@@ -58,9 +58,9 @@ class RecorderPipe:
         # written. Blocked signals are inherited: the recorder is deaf from its first moment on, and we for a moment.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING_SIGNALS)
         try:
-            # -P: the directory that the tests run in may hold a folder named like one of our packages.
+            # -P: the directory that the tests run in may hold a folder named like this package.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "cli.execution.recorder"],
+                [sys.executable, "-P", "-m", "runfold.start", "cli.execution.recorder"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
