@@ -6,7 +6,7 @@ from time import sleep
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from ledger.api import Ledger
+    from ledger.api import Ledger, Outcome
     from ledger.store import Appended
 
 SETTLE_S: Final = 30.0
@@ -14,6 +14,13 @@ SETTLE_S: Final = 30.0
 _PAUSE_S: Final = 0.5
 
 _T = TypeVar("_T")
+
+
+def outcome_of(log: "Ledger", appended: "Appended") -> "Outcome":
+    """Give the outcome of a command whose event was found, or appended after all."""
+    from ledger.api import Outcome
+
+    return Outcome(appended.run_id, True, next(log.read(appended.run_id, after_version=appended.version - 1)))
 
 
 def settled(log: "Ledger", write: Callable[[], _T], *, found: Callable[["Appended"], _T]) -> _T:

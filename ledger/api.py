@@ -42,6 +42,7 @@ from ledger.run.codec import (
     Context,
     RecordedRunEvent,
     check_event,
+    decode,
     decode_page,
     encode_json,
     fingerprint,
@@ -741,8 +742,8 @@ class Ledger:
         The payloads of all its events go; types, times, actors and places stay, and so does the answer to its
         idempotency key. A run of up to `limits.ERASE_EVENTS` events is purged in one transaction. A longer one is
         purged bit by bit, so that it holds up nobody: from the first bit on it takes in nothing, and until the last
-        one it is still in the bin. When that breaks off, or ends with `OutcomeUnknown`, purge it again: that goes on
-        where it must. Purging a purged run changes nothing.
+        one it is still in the bin. When that breaks off, purge it again, which goes on. Purging a purged run changes
+        nothing.
 
         Args:
             run_id: The run.
@@ -1071,6 +1072,8 @@ class Ledger:
     def resolve(self, unknown: OutcomeUnknown) -> Appended:
         """Settle an append whose outcome is unknown: find its events, or append them once.
 
+        Of a purge, what was to be erased with them is erased, to the end.
+
         Raises:
             Refused: when it had not been committed, and its condition holds no more. It never will be committed.
             OutcomeUnknown: when the connection was lost again.
@@ -1078,7 +1081,17 @@ class Ledger:
         request = unknown.request
         if not isinstance(request, AppendRequest):
             raise InvalidInput("unknown", "was not raised by a ledger of this process.")
+        if request.events[-1].type == type_of(Purged):
+            return self._resolve_purge(request.run_id, request.events[-1].payload)
         return self._append(request)
+
+    def _resolve_purge(self, run_id: RunId, payload: bytes) -> Appended:
+        """Purge anew: the event that was lost may never be appended without erasing what it says is erased."""
+        lost = decode(payload)
+        reason = lost.reason if isinstance(lost, Purged) else None
+        written = self.purge(run_id, reason=reason, from_bin=False).winner
+        event = written or self._event_at(run_id, load(self.store, run_id, self._cache).purged_version)
+        return Appended(run_id, event.version, (event.position,), written is None)
 
     def read(
         self, run_id: str, *, after_version: int = 0, up_to: int | datetime | None = None

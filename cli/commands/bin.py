@@ -1,8 +1,9 @@
 """`runfold delete`, `restore` and `purge`: the recycle bin, and the end of a run's data."""
 
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -109,13 +110,16 @@ def _runs_or_project(run_ids: tuple[str, ...], project: str | None) -> Sequence[
     return read_ids(run_ids) if run_ids else ()
 
 
-def _each(log: "Ledger", output: Output, given: Sequence[str], act: Any, result: str) -> None:
+def _each(
+    log: "Ledger", output: Output, given: Sequence[str], act: "Callable[[RunState], Outcome]", result: str
+) -> None:
     from cli.commands.runs import each_run
+    from cli.settling import outcome_of, settled
 
     rows = _rows(output)
 
     def change(run: "RunState") -> None:
-        rows.write([_changed(run, act(run), result)])
+        rows.write([_changed(run, settled(log, partial(act, run), found=partial(outcome_of, log)), result)])
 
     try:
         each_run(log, given, change)
@@ -268,12 +272,14 @@ def _purge_named(log: "Ledger", output: Output, given: Sequence[str], *, reason:
 
 
 def _purged(log: "Ledger", run: "RunState", *, reason: str | None, dry_run: bool) -> "JsonObject":
+    from cli.settling import outcome_of, settled
     from ledger.run.commands import require_purgeable
 
     if dry_run:
         require_purgeable(run, from_bin=True)
         return _row(run, "unchanged" if run.purged_at is not None else "would_purge", why="it was named")
-    return _row(run, "purged", why="it was named", event=_changed(run, log.purge(run.run_id, reason=reason), "purged"))
+    outcome = settled(log, lambda: log.purge(run.run_id, reason=reason), found=partial(outcome_of, log))
+    return _row(run, "purged", why="it was named", event=_changed(run, outcome, "purged"))
 
 
 def _sweep(

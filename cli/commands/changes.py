@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
@@ -25,11 +26,10 @@ from cli.options import (
 from cli.output import Column, Output, Rows
 
 if TYPE_CHECKING:
-    from ledger.api import Ledger, Outcome
+    from ledger.api import Ledger
     from ledger.run.codec import RecordedRunEvent
     from ledger.run.state import Run
     from ledger.run.values import JsonObject
-    from ledger.store import Appended
 
 
 def _written_fields() -> Sequence[str]:
@@ -177,7 +177,7 @@ def _aborted(log: "Ledger", run: "Run", *, reason: str | None, dry_run: bool) ->
     Raises:
         RunClosed: when it has ended, however that was.
     """
-    from cli.settling import settled
+    from cli.settling import outcome_of, settled
     from ledger.errors import RunClosed
 
     if run.is_terminal:
@@ -185,17 +185,11 @@ def _aborted(log: "Ledger", run: "Run", *, reason: str | None, dry_run: bool) ->
         raise RunClosed(run_id=run.run_id, closed_version=run.closed_version, winner=winner)
     if dry_run:
         return {"run_id": run.run_id, "version": run.version, "event_id": None, "result": "would_abort"}
-    outcome = settled(log, lambda: log.abort(run.run_id, reason=reason), found=lambda appended: _outcome(log, appended))
+    outcome = settled(log, lambda: log.abort(run.run_id, reason=reason), found=partial(outcome_of, log))
     if not outcome.won and outcome.winner is not None:  # it ended between our look and our word
         raise RunClosed(run_id=run.run_id, closed_version=outcome.winner.version, winner=outcome.winner)
     winner = outcome.winner or next(log.read(run.run_id, after_version=log.state(run.run_id).closed_version - 1))
     return written(winner, "aborted")
-
-
-def _outcome(log: "Ledger", appended: "Appended") -> "Outcome":
-    from ledger.api import Outcome
-
-    return Outcome(appended.run_id, True, next(log.read(appended.run_id, after_version=appended.version - 1)))
 
 
 # --- what was written ---------------------------------------------------------------------------------------

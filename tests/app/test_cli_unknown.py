@@ -141,3 +141,31 @@ def _enqueue_once_broken(line: LossyLine, log: ledger.Ledger) -> None:
         time.sleep(0.002)
     with suppress(ledger.ExclusiveKeyTaken):
         log.enqueue("test", exclusive_key="x")
+
+
+@pytest.mark.parametrize("command", ["delete", "purge"])
+def test_bin_command_when_the_connection_is_lost(
+    command: str, is_passed_on: bool, postgres_url: str, lines: list[LossyLine], tmp_path: Path
+) -> None:
+    """A run whose deletion or purge was lost on the way is deleted or purged in the end, once, and wholly."""
+    with ledger.open(postgres_url) as log:
+        run_id = log.enqueue("test").id
+        log.abort(run_id)
+        if command == "purge":
+            log.delete(run_id)
+        lines.append(LossyLine(postgres_url, breaks_on=b"this very reason", is_passed_on=is_passed_on))
+
+        done = runfold(
+            *(command, run_id, "--reason", "this very reason", "--url", lines[0].url),
+            *(["--yes"] if command == "purge" else []),
+            folder=tmp_path,
+        )
+
+        assert (0, 0) == (done.code, lines[0].breaks_left), done.err
+        assert "the connection was lost during the commit" in done.err
+        *past, last = log.read(run_id)
+        assert ({"delete": "deleted", "purge": "purged"}[command], [run_id, str(last.version), last.event_id]) == (
+            last.type,
+            done.rows[0][:3],
+        )
+        assert command == "delete" or {None} == {event.data for event in past}

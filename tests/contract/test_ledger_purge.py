@@ -1,7 +1,8 @@
 """Purging a run on every store: what goes, what stays, and what happens meanwhile."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -552,3 +553,48 @@ def test_worker_when_its_run_was_purged(log: Ledger) -> None:
         held.append_log(lease.run_id, ["late"])
 
     assert log.state(lease.run_id).version == log.state(lease.run_id).purged_version
+
+
+@pytest.mark.parametrize("is_committed", [True, False])
+@pytest.mark.parametrize("is_long", [True, False])
+def test_purge_when_its_outcome_is_unknown(
+    is_committed: bool, is_long: bool, log: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settling a purge erases what it was to erase, whether the event of the lost commit is there or not."""
+    if is_long:
+        monkeypatch.setattr("ledger.limits.ERASE_EVENTS", 3)
+    run_id = a_deleted_run(log)
+    take_turn = log.store.in_turn
+
+    @contextmanager
+    def lost_turn(run: ledger.RunId) -> Iterator[Any]:
+        monkeypatch.setattr(log.store, "in_turn", take_turn)
+        unknown = ledger.OutcomeUnknown(event_ids=["e"], request=None)
+        with take_turn(run) as turn:
+            append = turn.append
+
+            def note_and_append(request: Any) -> Any:
+                unknown.request = request
+                return append(request)
+
+            monkeypatch.setattr(turn, "append", note_and_append)
+            yield turn
+            monkeypatch.setattr(turn, "append", append)
+            if not is_committed:
+                raise unknown
+        raise unknown
+
+    monkeypatch.setattr(log.store, "in_turn", lost_turn)
+    with pytest.raises(ledger.OutcomeUnknown) as error:
+        log.purge(run_id, reason="old")
+
+    appended = log.resolve(error.value)
+
+    *past, last = log.read(run_id)
+    assert [None] * len(past) == [event.data for event in past]
+    assert isinstance(last.data, Purged)
+    assert (True, "old") == (last.data.is_whole, last.data.reason)
+    assert (last.version, [last.position]) == (appended.version, list(appended.positions))
+    assert appended.is_duplicate is (is_committed and not is_long)
+    assert (2 if is_long else 1) == len([event for event in [*past, last] if event.type == "purged"])
+    assert verify(log)
