@@ -15,13 +15,14 @@ import socket
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from time import sleep
 from typing import Final, TypeVar
 
 from cli.execution.file_results import FileResults
 from cli.execution.guardian import Guardian
-from cli.execution.judgement import ShardEnd, failed_results, judge, succeeded
+from cli.execution.judgement import FIRST_ATTEMPT, ShardEnd, failed_results, judge, succeeded, taken_away
 from cli.execution.launcher import NOT_EXECUTABLE, NOT_FOUND
 from cli.execution.log_writer import LogWriter
 from cli.execution.plan import Plan
@@ -33,7 +34,7 @@ from cli.execution.stop import Stop, StopSignals
 from cli.settling import settled
 from ledger.api import Ledger, Outcome, RunHandle
 from ledger.clock import monotonic
-from ledger.errors import OutcomeUnknown, RunTaken, StoreUnavailable
+from ledger.errors import IllegalTransition, OutcomeUnknown, RunTaken, StoreUnavailable
 from ledger.ids import new_event_ids
 from ledger.run.state import Run
 from ledger.run.values import clean
@@ -42,6 +43,8 @@ from runfold.environment import ShardEnvironment, substitute, substitute_all
 SUCCEEDED: Final = 0
 DID_NOT_SUCCEED: Final = 1
 TIMED_OUT: Final = 124
+REFUSED: Final = 5
+"""As of every command that another writer was before."""
 INTERRUPTED: Final = 130
 
 TICK_S: Final = 0.05
@@ -135,6 +138,9 @@ class Execution:
         if not outcome:
             state = self._log.state(run.id)
             raise RunTaken(run_id=run.id, worker=state.worker, taken_version=state.taken_version)
+        self._taken_version = (
+            self._log.state(run.id).taken_version if outcome.winner is None else outcome.winner.version
+        )
 
     def _refuse_missing_command(self) -> int:
         """Fail the run when there is no such command, and give the code that shells give for it; 0 when there is."""
@@ -280,6 +286,8 @@ class Execution:
             return self._signals.first
         if self._watch.state.is_terminal:
             return Stop.CLOSED
+        if taken_away(self._watch.state, taken_version=self._taken_version):
+            return Stop.TAKEN
         if self._watch.state.abort_requested_at is not None:
             return Stop.ABORT_REQUESTED
         if all(shard.process.exit_code is not None for shard in self._shards):
@@ -311,7 +319,12 @@ class Execution:
             if self._stop is None:
                 shard.files.warn_of_missing()
         if self._stop is None:
-            self._settle(lambda _: self._log.complete_shard(self._run_id, number, exit_code=exit_code))
+            with suppress(IllegalTransition):  # the shard was handed on; at the end it is looked who has it
+                self._settle(
+                    lambda _: self._log.complete_shard(
+                        self._run_id, number, shard_attempt=FIRST_ATTEMPT, exit_code=exit_code
+                    )
+                )
         state = self._settle(lambda _: self._log.state(self._run_id))
         said = shard.last_lines.get("stderr") or shard.last_lines.get("stdout") or ()
         return ShardEnd(number, exit_code, failed_results(state, number), tuple(said))
@@ -330,6 +343,10 @@ class Execution:
     # --- the end of the run ---------------------------------------------------------------------------------
 
     def _conclude(self, ends: Sequence[ShardEnd]) -> int:
+        taken = taken_away(self._settle(lambda _: self._log.state(self._run_id)), taken_version=self._taken_version)
+        if taken is not None:
+            self._screen.note(f"run {self._run_id} {taken}; its commands here ended, and the run is left to others")
+            return REFUSED
         outcome = self._close_run(ends)
         state = self._settle(lambda _: self._log.state(self._run_id))
         lost_to = None if outcome is None or outcome.won else outcome.winner
@@ -364,7 +381,7 @@ class Execution:
                 return self._settle(
                     lambda event_id: log.fail(run_id, error=error, category="timeout", event_id=event_id)
                 )
-            case Stop.CLOSED:
+            case Stop.CLOSED | Stop.TAKEN:
                 return None
             case Stop.USER | Stop.SHUTDOWN | Stop.ABORT_REQUESTED as stop:
                 mode = "shutdown" if stop is Stop.SHUTDOWN else "user"

@@ -16,6 +16,9 @@ from ledger.run.values import PASSED_RESULTS, SKIPPED_RESULTS, Status, Verdict
 EXPLAINED_EXIT_CODE_MAX: Final = 125
 """Shells say 126 for not executable, 127 for not found and 128 + n for signal n."""
 
+FIRST_ATTEMPT: Final = 1
+"""Of every shard that exec starts; it starts none twice."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardEnd:
@@ -74,6 +77,23 @@ def failed_results(state: RunState, shard: int) -> int:
     known = state.shards.get(shard)
     statuses = {} if known is None else known.results.statuses
     return sum(count for word, count in statuses.items() if word not in PASSED_RESULTS | SKIPPED_RESULTS)
+
+
+def taken_away(state: RunState, *, taken_version: int) -> str | None:
+    """Say what became of a run that is with its executor no more; None while it is, or has ended.
+
+    Args:
+        state: The run now.
+        taken_version: Version of the event by which the executor took it.
+    """
+    if state.is_terminal:
+        return None
+    if state.status is not Status.RUNNING:
+        return f"is {state.status}" + (f" ({state.error})" if state.error else "")
+    if state.taken_version != taken_version:
+        return f"is with worker {state.worker} since version {state.taken_version}"
+    handed_on = [number for number, shard in state.shards.items() if shard.attempt > FIRST_ATTEMPT]
+    return f"had shard {handed_on[0]} handed on" if handed_on else None
 
 
 def succeeded(state: RunState) -> bool:

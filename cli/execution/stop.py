@@ -16,6 +16,8 @@ class Stop(Enum):
     TIMEOUT = "timeout"
     CLOSED = "closed"
     """Somebody else ended the run; its terminal event stands."""
+    TAKEN = "taken"
+    """The run, or a shard of it, is not with this execution any more; what its commands do counts no more."""
     ABORT_REQUESTED = "abort_requested"
     """Somebody asked the workers of the run to stop."""
 

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -182,6 +182,63 @@ def test_exec_when_somebody_aborts_the_run_elsewhere(start: Started) -> None:
     with ledger.open(f"sqlite:///{start.folder / 'runs.db'}") as log:
         terminal = [event.actor for event in log.read(run_id) if event.type in ("aborted", "failed", "completed")]
     assert ["ann"] == terminal
+
+
+TAKEN_BY: dict[str, Callable[[ledger.Ledger, str], object]] = {
+    "interruption": lambda log, run_id: log.interrupt(run_id, reason="looked dead"),
+    "another worker": lambda log, run_id: (log.interrupt(run_id, reason="x"), log.resume(run_id, worker="other")),
+    "another attempt": lambda log, run_id: log.retry_shard(run_id, 1),
+}
+
+
+@pytest.mark.parametrize("how", TAKEN_BY)
+def test_exec_when_the_run_is_taken_away(start: Started, how: str) -> None:
+    """An executor whose run is with others ends its commands, leaves the run as it is, and exits with 5."""
+    process = start("--", "sh", "-c", FAMILY, shards=2)
+    with ledger.open(f"sqlite:///{start.folder / 'runs.db'}") as log:
+        run_id = start.run().run_id
+        TAKEN_BY[how](log, run_id)
+        before = log.state(run_id)
+
+    _, said = process.communicate(timeout=30)
+
+    assert 5 == process.returncode
+    assert start.all_gone()
+    assert (before.status, before.version, before.worker) == (
+        start.run().status,
+        start.run().version,
+        start.run().worker,
+    )
+    expected = {
+        "interruption": "is interrupted (looked dead)",
+        "another worker": "is with worker other since version 4",
+        "another attempt": "had shard 1 handed on",
+    }
+    assert f"run {run_id} {expected[how]}; its commands here ended, and the run is left to others" in said
+
+
+def test_exec_when_its_shard_was_handed_on_at_the_last_moment(tmp_path: Path) -> None:
+    """A command that ends before its executor looks again does not complete the attempt that is somebody else's."""
+    script = (
+        "import ledger, os, sys\n"
+        "with ledger.open(os.environ['RUNFOLD_URL']) as log: log.retry_shard(os.environ['RUNFOLD_RUN_ID'], 0)\n"
+    )
+
+    done = subprocess.run(
+        [*RUNFOLD, "test", "--shards", "2", "--", sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={**os.environ, "RUNFOLD_URL": "sqlite:///runs.db"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+    with ledger.open(f"sqlite:///{tmp_path / 'runs.db'}") as log:
+        (run_id,) = [event.run_id for event in log.read_all(types=["enqueued"])]
+        run = log.state(run_id)
+    assert (5, "running") == (done.returncode, run.status), done.stderr
+    assert 0 not in {number for number, shard in run.shards.items() if shard.is_completed}
 
 
 def test_exec_when_an_abort_is_requested(start: Started) -> None:
