@@ -38,6 +38,8 @@ _COMMANDS: Final = {
     "watch": _Entry("Runs", "cli.commands.events:watch", "Follow runs until they end."),
     "projection": _Entry("Ledger", "cli.commands.projection:projection", "Look after the tables that lists read."),
     "db": _Entry("Ledger", "cli.commands.db:db", "Look after the tables of the ledger."),
+    "serve": _Entry("Server", "cli.commands.serve:serve", "Serve the ledger over HTTP."),
+    "token": _Entry("Server", "cli.commands.token:token", "Say who may use the HTTP API."),
     "config": _Entry("Other", "cli.commands.config:config", "Show the settings, and where each comes from."),
     "completion": _Entry("Other", "cli.commands.completion:completion", "Print a completion script for a shell."),
 }

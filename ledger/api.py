@@ -173,6 +173,7 @@ class Ledger:
         self._context = context
         self._clock = clock
         self._lease: Lease | None = None
+        self._expected_version: int | None = None
         self._cache = StateCache()
         self._shards_caps: dict[RunId, int] = {}
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
@@ -225,9 +226,20 @@ class Ledger:
             clock=self._clock,
         )
         bound._lease = self._lease
+        bound._expected_version = self._expected_version
         bound._cache = self._cache
         bound._shards_caps = self._shards_caps
         bound._subscriptions = self._subscriptions
+        return bound
+
+    def expecting(self, version: int) -> "Ledger":
+        """Give the same ledger, deciding only on a run that is at this version; for whoever decides on what they saw.
+
+        Its commands raise `VersionConflict` when the run has moved on. What is appended without a decision (results,
+        logs, notes …) commutes and asks for no version.
+        """
+        bound = self.bind()
+        bound._expected_version = check_integer(version, field="version", at_least=0)
         return bound
 
     # --- asking for a run ----------------------------------------------------------------------------------
@@ -1273,6 +1285,8 @@ class Ledger:
             return self._request(run, events, condition, event_ids=ids)
 
         run, lease = self._run_id(run_id), self._lease_of(run_id)
+        if self._expected_version is not None:
+            decide = _decide_at(self._expected_version, decide)
         if lease is None:
             return transact(self.store, run, decide, make_request=request, cache=self._cache)
         wanted: list[RunEvent] = []
@@ -1367,6 +1381,17 @@ def recorded(request: AppendRequest, appended: Appended) -> RecordedRunEvent:
     """Give the last event of an append as the log has it, without asking the log."""
     event = request.events[-1]
     return decode_page(join_page([(appended.positions[-1], appended.version, event.envelope, event.payload)]))[0]
+
+
+def _decide_at(version: int, decide: Decide) -> Decide:
+    """Decide on one version of a run only; the append is made at the version that was decided on, or not at all."""
+
+    def decide_there(run: RunState) -> Sequence[RunEvent]:
+        if run.version not in (0, version):  # 0: there is no such run, which the rules tell better
+            raise VersionConflict(run_id=run.run_id, expected_version=version, version=run.version)
+        return decide(run)
+
+    return decide_there
 
 
 def _check_condition(when: Condition) -> None:

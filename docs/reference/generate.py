@@ -4,6 +4,7 @@
     docs/reference/events.md           from the same structs and their docstrings
     docs/reference/limits.md           from `ledger/limits.py`
     docs/explanation/run-states.md     from the rules: every command is tried in every status
+    schema/openapi.json                from the operations of the HTTP API and their messages
 
 `tests/docs/test_generated.py` fails when a file differs from what this would write.
 """
@@ -25,6 +26,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from cli.http.openapi import openapi
+from cli.http.routes import OPERATIONS
 from ledger import limits
 from ledger.errors import LedgerError
 from ledger.events import EventId, RunId, join_page
@@ -48,6 +51,7 @@ def generated() -> dict[str, str]:
         "docs/reference/events.md": events_page(),
         "docs/reference/limits.md": limits_page(),
         "docs/explanation/run-states.md": states_page(),
+        "schema/openapi.json": json.dumps(openapi(OPERATIONS), indent=1, ensure_ascii=False) + "\n",
     }
 
 

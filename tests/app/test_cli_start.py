@@ -148,6 +148,11 @@ def test_reference_when_commands_change() -> None:
         options = {option for param in command.params for option in param.opts if option.startswith("-")}
         assert [] == [each for each in options if re.search(rf"(?<![\w-]){each}(?![\w-])", text + shared) is None]
         assert f"runfold {name}" in text or isinstance(command, click.Group)
-    known = {each for command in [runfold, *commands().values()] for param in command.params for each in param.opts}
+    known = {
+        each
+        for command in [runfold, *commands().values()]
+        for param in command.params
+        for each in [*param.opts, *param.secondary_opts]
+    }
     assert set() == set(re.findall(r"--[a-z][a-z-]*", page)) - known - {"--help"}
     assert [] == [field for field in (*RUN_FIELDS, *EVENT_FIELDS, *LOG_FIELDS) if field not in page]

@@ -1,0 +1,640 @@
+"""The server: from a request to the ledger and back.
+
+A request is identified, counted against its token's rate, and read, in that order and on the event loop; then its
+handler runs in a thread, since the ledger is synchronous. Writes and reads have threads of their own. Every answer that
+is no success is a problem of `cli.http.problems`, whoever made it.
+"""
+
+import asyncio
+import logging
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from cli.http import limits, stream
+from cli.http.auth import Authenticator, Identity, RateLimit
+from cli.http.facts import RunsFacts
+from cli.http.messages import Message, Nothing
+from cli.http.metrics import Metrics
+from cli.http.openapi import openapi
+from cli.http.operations import Call, Operation, Reply
+from cli.http.problems import (
+    BodyTimeout,
+    BodyTooLarge,
+    MalformedKey,
+    MalformedRequest,
+    MediaTypeUnknown,
+    MethodNotAllowed,
+    OriginRefused,
+    Overloaded,
+    PathNotFound,
+    RequestInFlight,
+    headers_of,
+    problem,
+    status_of,
+)
+from cli.http.routes import OPERATIONS, event_answer, labels_of, read_lease
+from cli.http.stream import Hub, Subscriber
+from cli.http.tokens import TokenTable
+from ledger.api import Ledger
+from ledger.clock import monotonic
+from ledger.errors import InvalidInput
+from ledger.events import RunId
+from ledger.run.values import check_uuid
+from projections.reader import Runs
+
+LOGGER: Final = logging.getLogger("runfold.http")
+
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}", re.ASCII)
+_KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?", re.ASCII)
+_ETAG: Final = re.compile(r'"([0-9]{1,15})"', re.ASCII)
+_NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+_LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+Answered = TypeVar("Answered")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How a server is run.
+
+    Attributes:
+        requests_per_s: Of one token; 0 is any number.
+        logs_requests: Whether each answer is logged: method, path without its query, status, time, token's id.
+    """
+
+    requests_per_s: float = limits.REQUESTS_PER_S
+    logs_requests: bool = False
+
+
+class Service:
+    """What the endpoints share. It belongs to one event loop.
+
+    Args:
+        log: The ledger; closed by whoever opened it.
+        tokens: Who may use it; None lets everybody, which is for loopback only.
+        options: How it is run.
+    """
+
+    def __init__(self, log: Ledger, *, tokens: TokenTable | None, options: Options) -> None:
+        self.log = log
+        self.runs = Runs(log)
+        self.facts = RunsFacts(log)
+        self.metrics = Metrics()
+        self.auth = Authenticator(tokens)
+        self.options = options
+        self._rate = RateLimit(options.requests_per_s)
+        self._writers = ThreadPoolExecutor(limits.WRITERS, "runfold-write")
+        self._readers = ThreadPoolExecutor(limits.READERS, "runfold-read")
+        self.hub = Hub(log, facts=self.facts, readers=self._readers, metrics=self.metrics)
+        self._waiting = 0
+        self._in_flight: set[tuple[str | None, str]] = set()
+        self._admitted: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    def close(self) -> None:
+        """End the threads; what they do is finished first."""
+        self.hub.close()
+        self.hub.join(limits.SHUTDOWN_S)
+        self._writers.shutdown()
+        self._readers.shutdown()
+
+    async def in_thread(self, work: Callable[..., Answered], *arguments: Any, is_write: bool = False) -> Answered:
+        """Do something that blocks.
+
+        Raises:
+            Overloaded: when too many requests wait already.
+        """
+        if self._waiting >= limits.WAITING_MAX:
+            raise Overloaded(f"{limits.WAITING_MAX:,} requests wait already. Try again in a moment.")
+        self._waiting += 1
+        try:
+            pool = self._writers if is_write else self._readers
+            return await asyncio.get_running_loop().run_in_executor(pool, work, *arguments)
+        finally:
+            self._waiting -= 1
+
+    async def identify(self, headers: Headers) -> Identity:
+        """Find out who asks, and count it."""
+        if not self.auth.asks_for_tokens:
+            _require_local(headers)
+        authorization = headers.get("authorization")
+        identity = self.auth.known(authorization)
+        if identity is None:
+            identity = await self.in_thread(self.auth.identify, authorization)
+        self._rate.take(identity)
+        return identity
+
+    # --- in a thread --------------------------------------------------------------------------------------------
+
+    def answer(self, operation: Operation, call: Call[Any, Any]) -> tuple[Reply, bytes]:
+        """Run a handler, and write its document."""
+        if "run_id" in call.path:
+            self.admit(call.identity, call.path["run_id"])
+        reply = operation.run(call)
+        if reply.document is None:
+            return reply, b""
+        return reply, msgspec.json.encode(reply.document)
+
+    def admit(self, identity: Identity, run_id: str) -> RunId:
+        """Check that somebody may know of a run.
+
+        What is remembered is remembered for each token, so that a run that is not theirs costs the same read, and
+        gives the same answer, as one that does not exist.
+
+        Raises:
+            RunNotFound: when they may not, or there is none.
+        """
+        run = RunId(check_uuid(run_id, field="run_id"))
+        if identity.projects is None or identity.token_id is None:
+            return run
+        key = identity.token_id, run
+        if key not in self._admitted:
+            identity.require_run(run, self.facts.read(run).project)
+            self._admitted[key] = None
+            if len(self._admitted) > limits.ADMITTED_RUNS_MAX:
+                self._admitted.clear()
+        return run
+
+    def events(self, call: Call[Any, Any]) -> tuple[Reply, bytes]:
+        query = call.query
+        call.identity.require_project(query.project) if query.project is not None else None
+        wanted = stream.filtered(query, labels=labels_of(query.label), projects=call.identity.projects)
+        found, next_after, more = stream.select(self.log, self.facts, wanted, after=query.after, limit=query.limit)
+        document = {"events": [event_answer(event) for event in found], "next_after": next_after, "more": more}
+        return Reply(document), msgspec.json.encode(document)
+
+    def ready(self) -> None:
+        """Read something.
+
+        Raises:
+            StoreUnavailable: when the ledger cannot be read.
+        """
+        self.log.store.find([])
+        self.log.store.read_log(after_position=0, limit=1)
+
+    def figures(self) -> str:
+        lags = _log_head(self.log)
+        return self.metrics.text(
+            {
+                "runfold_subscribers": ("Open streams.", self.hub.subscriber_count),
+                "runfold_requests_waiting": ("Requests in or before a thread.", self._waiting),
+                "runfold_log_position": ("Position of the newest settled event.", lags),
+                "runfold_tail_position": ("Position up to which subscribers were told.", self.hub.position),
+            },
+            self.log.store.tasks.count(kinds=None),
+        )
+
+    def claim_key(self, identity: Identity, key: str | None) -> Callable[[], None]:
+        """Let one request at a time use an idempotency key.
+
+        Raises:
+            RequestInFlight: when another one does.
+        """
+        if key is None:
+            return lambda: None
+        claimed = identity.token_id, key
+        if claimed in self._in_flight:
+            raise RequestInFlight(
+                f"a request with the Idempotency-Key {key!r} is still being answered. Ask again in a moment: the"
+                " answer will be that request's.",
+                key=key,
+            )
+        self._in_flight.add(claimed)
+        return lambda: self._in_flight.discard(claimed)
+
+
+def _log_head(log: Ledger) -> int:
+    return log.store.read_log(after_position=2**62, limit=1).settled_position
+
+
+def _require_local(headers: Headers) -> None:
+    """Let no web page use a server that asks for no tokens: neither by a form, nor by a name that means loopback.
+
+    Raises:
+        OriginRefused: when a page of another host asks, or asks in the name of another host.
+    """
+    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    origin = headers.get("origin")
+    if host in _LOOPBACK and (origin is None or (urlsplit(origin).hostname or "") in _LOOPBACK):
+        return
+    raise OriginRefused(
+        f"this server has no tokens, so it answers only to its own machine, not to {origin or host!r}."
+        " Start it with --auth, and send a token."
+    )
+
+
+class Endpoint:
+    """All operations of one path, as an ASGI application.
+
+    Args:
+        service: What the endpoints share.
+        operations: By their method.
+    """
+
+    def __init__(self, service: Service, operations: Mapping[str, Operation]) -> None:
+        self._service = service
+        self._operations = operations
+        self._decoders = {
+            operation.name: msgspec.json.Decoder(operation.body)
+            for operation in operations.values()
+            if operation.body is not None
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        began, request_id = monotonic(), _request_id(request.headers)
+        operation = self._operations.get(request.method)
+        token_id, status = None, 500
+        try:
+            if operation is None:
+                raise _not_allowed(self._operations)
+            if operation.scope is None:
+                response = await self._open(operation)
+            else:
+                identity = await self._service.identify(request.headers)
+                token_id = identity.token_id
+                identity.require(operation.scope)
+                if operation.needs_every_project:
+                    identity.require_every_project()
+                if operation.is_stream:
+                    status = await self._stream(operation, identity, request, request_id, send)
+                    return
+                response = await self._answer(operation, identity, request, request_id)
+            status = response.status_code
+            response.headers["X-Request-Id"] = request_id
+            await response(scope, receive, send)
+        except ClientDisconnect:
+            status = 499
+        except Exception as error:
+            status = status_of(error)
+            if status == 500:
+                LOGGER.exception("request %s failed", request_id)
+            await problem_response(error, request_id=request_id, path=request.url.path)(scope, receive, send)
+        finally:
+            self._note(request, operation, status, monotonic() - began, request_id, token_id)
+
+    def _note(
+        self, request: Request, operation: Operation | None, status: int, seconds: float, request_id: str,
+        token_id: str | None,
+    ) -> None:  # fmt: skip
+        self._service.metrics.count("none" if operation is None else operation.name, status, seconds)
+        if self._service.options.logs_requests:
+            LOGGER.info(
+                "%s %s %d %.1f ms request=%s token=%s",
+                request.method, request.url.path, status, seconds * 1_000, request_id, token_id or "-",
+            )  # fmt: skip
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    async def _open(self, operation: Operation) -> Response:
+        if operation.name == "openapi":
+            return Response(msgspec.json.encode(openapi(OPERATIONS)), media_type="application/json")
+        if operation.name == "readyz":
+            await self._service.in_thread(self._service.ready)
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    async def _answer(self, operation: Operation, identity: Identity, request: Request, request_id: str) -> Response:
+        service = self._service
+        if operation.name == "metrics":
+            figures = await service.in_thread(service.figures)
+            return Response(figures, media_type=operation.media_type)
+        call = await self._call(operation, identity, request, request_id)
+        run = service.events if operation.name == "events" else lambda call: service.answer(operation, call)
+        done = service.claim_key(identity, call.idempotency_key)
+        try:
+            reply, body = await service.in_thread(run, call, is_write=operation.is_write)
+        finally:
+            done()
+        headers = dict(reply.headers)
+        if reply.version is not None:
+            headers["ETag"] = f'"{reply.version}"'
+        return Response(body, status_code=reply.status, headers=headers, media_type=operation.media_type)
+
+    async def _call(
+        self, operation: Operation, identity: Identity, request: Request, request_id: str
+    ) -> Call[Any, Any]:
+        headers = request.headers
+        query = _query(operation.query, request.scope["query_string"])
+        version = _expected_version(operation, headers)
+        lease = read_lease(headers["runfold-lease"]) if operation.takes_lease and "runfold-lease" in headers else None
+        body = await self._body(operation, request) if operation.body is not None else Nothing()
+        log = self._service.log
+        if operation.is_write:
+            log = log.bind(
+                actor=_actor(identity, headers),
+                correlation_id=headers.get("x-correlation-id") or request_id,
+                causation_id=headers.get("x-causation-id"),
+                traceparent=headers.get("traceparent"),
+            )
+            log = log if version is None else log.expecting(version)
+            log = log if lease is None or operation.needs_lease else log.under(lease)
+        return Call(
+            log=log,
+            runs=self._service.runs,
+            identity=identity,
+            path=request.path_params,
+            query=query,
+            body=body,
+            idempotency_key=_idempotency_key(headers) if operation.takes_key else None,
+            expected_version=version,
+            lease=lease,
+            if_none_match=headers.get("if-none-match"),
+        )
+
+    async def _body(self, operation: Operation, request: Request) -> Any:
+        content = await _content(request)
+        if content and not _is_json(request.headers.get("content-type", "")):
+            raise MediaTypeUnknown("the body must be JSON: send it with `Content-Type: application/json`.")
+        try:
+            return self._decoders[operation.name].decode(content or b"{}")
+        except msgspec.ValidationError as exc:
+            raise _invalid(exc) from exc
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
+            raise MalformedRequest(f"the body is no JSON: {exc}. Nothing was written.") from exc
+
+    # --- streams ------------------------------------------------------------------------------------------------
+
+    async def _stream(
+        self, operation: Operation, identity: Identity, request: Request, request_id: str, send: Send
+    ) -> int:
+        service = self._service
+        query: Any = _query(operation.query, request.scope["query_string"])
+        after = _last_event_id(request.headers)
+        after = query.after if after is None else after
+        service.hub.require_room()
+        await service.hub.start()
+        subscriber = await self._subscriber(identity, request, query, after)
+        if subscriber is None:
+            await send({"type": "http.response.start", "status": 204, "headers": [_header("X-Request-Id", request_id)]})
+            await send({"type": "http.response.body", "body": b""})
+            return 204
+        subscriber.cut = _cutter(request)
+        headers = [
+            _header("Content-Type", "text/event-stream; charset=utf-8"),
+            _header("Cache-Control", "no-store"),
+            _header("X-Accel-Buffering", "no"),
+            _header("X-Request-Id", request_id),
+        ]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        watching = asyncio.create_task(_watch(request, subscriber))
+        try:
+            await self._send_all(subscriber, request, send)
+        except (TimeoutError, OSError):  # it takes nothing any more, or is gone
+            subscriber.cut()
+        except Exception as error:  # the status line is out: all there is left is to end, and it comes back
+            LOGGER.warning("stream %s ends: %s", request_id, error)
+        finally:
+            watching.cancel()
+        return 200
+
+    async def _subscriber(
+        self, identity: Identity, request: Request, query: Any, after: int | None
+    ) -> Subscriber | None:
+        service = self._service
+        run_id = request.path_params.get("run_id")
+        if run_id is None:
+            if query.project is not None:
+                identity.require_project(query.project)
+            wanted = stream.filtered(query, labels=labels_of(query.label), projects=identity.projects)
+            return Subscriber(wanted, service.hub.position if after is None else after)
+        run = await service.in_thread(service.admit, identity, run_id)
+        state = await service.in_thread(service.log.state, run)
+        if state.is_terminal and after is not None and after >= state.position:
+            return None
+        return Subscriber(stream.filtered(query, labels={}, projects=None), after or 0, run_id=run)
+
+    async def _send_all(self, subscriber: Subscriber, request: Request, send: Send) -> None:
+        service, authorization = self._service, request.headers.get("authorization")
+        checked = monotonic()
+        await _send(send, stream.opening(subscriber.cursor))
+        async for chunk in service.hub.chunks(subscriber):
+            await _send(send, chunk or stream.heartbeat(subscriber.cursor))
+            if monotonic() - checked > limits.HEARTBEAT_S / 2:
+                await service.in_thread(service.auth.identify, authorization)  # an expired token ends its streams
+                checked = monotonic()
+        with_end = {"type": "http.response.body", "body": b"", "more_body": False}
+        await send(with_end)
+
+
+async def _send(send: Send, chunk: bytes) -> None:
+    async with asyncio.timeout(limits.SEND_TIMEOUT_S):
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+
+async def _watch(request: Request, subscriber: Subscriber) -> None:
+    """Notice that a subscriber went away."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    subscriber.is_over = True
+    subscriber.wake.set()
+
+
+def _cutter(request: Request) -> Callable[[], None]:
+    """Give what ends a connection at once: a slow client would hold up a polite end as it holds up the events."""
+    transport = request.scope.get("state", {}).get("transport")
+    return (lambda: None) if transport is None else transport.abort
+
+
+def _header(name: str, value: str) -> tuple[bytes, bytes]:
+    return name.lower().encode(), value.encode("latin-1")
+
+
+# --- requests ---------------------------------------------------------------------------------------------------
+
+
+def _request_id(headers: Headers) -> str:
+    given = headers.get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _actor(identity: Identity, headers: Headers) -> str | None:
+    given = headers.get("runfold-actor")
+    if not identity.name:
+        return given
+    return identity.name if not given else f"{given} via {identity.name}"
+
+
+def _is_json(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
+async def _content(request: Request) -> bytes:
+    """Read a body that is not too long.
+
+    Raises:
+        BodyTooLarge: before it is read, when it says so itself.
+        BodyTimeout: when it does not come.
+    """
+    declared = request.headers.get("content-length", "0")
+    if not _NUMBER.fullmatch(declared) or int(declared) > limits.BODY_BYTES_MAX:
+        raise _too_large()
+    chunks, size = [], 0
+    try:
+        async with asyncio.timeout(limits.BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > limits.BODY_BYTES_MAX:
+                    raise _too_large()
+                chunks.append(chunk)
+    except TimeoutError as exc:
+        raise BodyTimeout(
+            f"the body did not come within {limits.BODY_TIMEOUT_S:g} s. Nothing was written.",
+            headers={"Connection": "close"},
+        ) from exc
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large() -> BodyTooLarge:
+    return BodyTooLarge(
+        f"the body has more than {limits.BODY_BYTES_MAX:,} bytes. Nothing was written; send it in parts.",
+        headers={"Connection": "close"},
+        bytes_max=limits.BODY_BYTES_MAX,
+    )
+
+
+def _query(kind: type[Message], text: bytes) -> Any:
+    """Read a query string; what is given twice must be a list."""
+    if not text:
+        values: dict[str, Any] = {}
+    else:
+        try:
+            given = parse_qs(text.decode("ascii"), keep_blank_values=True, max_num_fields=200, errors="strict")
+        except ValueError as exc:
+            raise InvalidInput("query", f"cannot be read: {exc}.") from exc
+        lists = _LISTS[kind]
+        values = {}
+        for name, found in given.items():
+            if name not in lists and len(found) > 1:
+                raise InvalidInput(name, f"is given {len(found)} times; once is allowed.")
+            values[name] = found if name in lists else found[0]
+    try:
+        return msgspec.convert(values, kind, strict=False)
+    except msgspec.ValidationError as exc:
+        raise _invalid(exc) from exc
+
+
+def _list_fields(kind: type[Message]) -> frozenset[str]:
+    return frozenset(
+        field.name for field in msgspec.structs.fields(kind) if getattr(field.type, "__origin__", 0) is list
+    )
+
+
+_LISTS: Final = {operation.query: _list_fields(operation.query) for operation in OPERATIONS}
+
+
+def _invalid(error: msgspec.ValidationError) -> InvalidInput:
+    """Put what msgspec says into the ledger's words: `Expected … - at `$.field``."""
+    why, _, place = str(error).partition(" - at `$")
+    return InvalidInput(place.strip(".`") or "request", f"is not as it must be: {why}.")
+
+
+def _idempotency_key(headers: Headers) -> str | None:
+    """Read the `Idempotency-Key`: a structured-field string, or the bare text.
+
+    Raises:
+        MalformedKey: when it is neither.
+    """
+    if "idempotency-key" not in headers:
+        return None
+    text = headers["idempotency-key"]
+    if text.startswith('"'):
+        inner = text[1:-1]
+        if len(text) < 2 or not text.endswith('"') or re.search(r'(?<!\\)(?:\\\\)*(?:"|\\(?![\\"]))', inner):
+            text = ""
+        else:
+            text = re.sub(r'\\([\\"])', r"\1", inner)
+    if not _KEY.fullmatch(text) or len(headers.getlist("idempotency-key")) > 1:
+        raise MalformedKey('the Idempotency-Key is none: 1 to 255 visible ASCII characters, such as "build-17", are.')
+    return text
+
+
+def _expected_version(operation: Operation, headers: Headers) -> int | None:
+    """Read `If-Match`.
+
+    Raises:
+        MalformedRequest: when it is no ETag of a run, or the operation commutes and cannot wait for a version.
+    """
+    text = headers.get("if-match")
+    if text is None or text == "*":
+        return None
+    found = _ETAG.fullmatch(text)
+    if found is None or not operation.takes_version:
+        raise MalformedRequest(
+            f'If-Match {text!r} cannot be used here: the ETag of a run, such as "7", is, where a command decides on it.'
+            " Nothing was written."
+        )
+    return int(found[1])
+
+
+def _last_event_id(headers: Headers) -> int | None:
+    text = headers.get("last-event-id")
+    if not text:
+        return None
+    if not _NUMBER.fullmatch(text):
+        raise MalformedRequest(f"Last-Event-ID {text!r} is no position. Send it as it came, or leave it out.")
+    return int(text)
+
+
+def _not_allowed(operations: Iterable[str]) -> MethodNotAllowed:
+    allowed = ", ".join(sorted(operations))
+    return MethodNotAllowed(f"this path takes {allowed} only.", headers={"Allow": allowed}, allowed=allowed)
+
+
+def problem_response(error: BaseException, *, request_id: str, path: str) -> Response:
+    """Give an error as a response."""
+    return Response(
+        problem(error, request_id=request_id, instance=path),
+        status_code=status_of(error),
+        headers={**headers_of(error), "X-Request-Id": request_id},
+        media_type="application/problem+json",
+    )
+
+
+# --- the application --------------------------------------------------------------------------------------------
+
+
+def make_app(service: Service) -> Starlette:
+    """Make the ASGI application of a service."""
+    paths: dict[str, dict[str, Operation]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = operation
+    app = Starlette(
+        # a path that ends with an id would take `id:verb` for an id, so the verbs come first
+        routes=[
+            Route(path, Endpoint(service, operations))
+            for path, operations in sorted(paths.items(), key=lambda item: item[0].endswith("}"))
+        ],
+        exception_handlers={HTTPException: _not_found},
+        lifespan=_lifespan(service),
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+def _lifespan(service: Service) -> Callable[[Starlette], Any]:
+    @asynccontextmanager
+    async def living(_app: Starlette) -> AsyncIterator[None]:
+        yield
+        await asyncio.to_thread(service.close)
+
+    return living
+
+
+async def _not_found(request: Request, _error: Exception) -> Response:
+    error = PathNotFound(f"there is nothing at {request.url.path}. GET /openapi.json tells what there is.")
+    return problem_response(error, request_id=_request_id(request.headers), path=request.url.path)

@@ -1,0 +1,613 @@
+"""The operations of the API: each a few lines over `Ledger`, `Runs` and the projections, with no rules of its own."""
+
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from cli.documents import (
+    event_document,
+    input_of,
+    log_documents,
+    run_document,
+    state_document,
+)
+from cli.http import messages as m
+from cli.http.auth import Identity
+from cli.http.operations import Call, Handler, Operation, Reply
+from cli.http.problems import RunIdTaken
+from cli.http.tokens import Scope
+from ledger.api import Outcome, ShardOutcome
+from ledger.errors import (
+    IllegalTransition,
+    InvalidInput,
+    RunClosed,
+    RunNotFound,
+    RunPurged,
+    RunTaken,
+    VersionConflict,
+)
+from ledger.events import RunId
+from ledger.run.codec import RecordedRunEvent, decode_page
+from ledger.run.events import TERMINAL_EVENTS, Enqueued, ShardResultAppended
+from ledger.run.leases import Lease, Purpose
+from ledger.run.values import JsonObject, Moment, check_uuid
+from projections.projector import PROJECTIONS, lag
+from projections.queries import RunFilters
+
+# --- documents --------------------------------------------------------------------------------------------------
+
+
+def event_answer(event: RecordedRunEvent) -> JsonObject:
+    """Give every field of an event, the commitment as well, so that a client can make the event again."""
+    document = event_document(event)
+    data = document.pop("data")
+    return {**document, "commitment": event.envelope.commitment, "data": data}
+
+
+def _changed(call: Call[Any, Any], outcome: Outcome) -> Reply:
+    """Answer a command that only one writer can win.
+
+    Raises:
+        RunClosed, RunTaken: when another writer was first.
+    """
+    event = outcome.winner
+    if outcome.won:
+        version = call.runs.get(outcome.run_id).version if event is None else event.version
+        answer = {"run_id": outcome.run_id, "version": version, "event": None if event is None else event_answer(event)}
+        return Reply(answer, version=version)
+    if event is None or isinstance(event.data, TERMINAL_EVENTS) or event.type in _TERMINAL:
+        raise RunClosed(run_id=outcome.run_id, closed_version=0 if event is None else event.version, winner=event)
+    taken = RunTaken(run_id=outcome.run_id, worker=getattr(event.data, "worker", None), taken_version=event.version)
+    taken.winner = event
+    raise taken
+
+
+_TERMINAL: Final = frozenset({"completed", "failed", "aborted"})
+
+
+def _run_id(call: Call[Any, Any]) -> str:
+    return call.path["run_id"]
+
+
+def _shard(call: Call[Any, Any]) -> int:
+    text = call.path["shard"]
+    if not (text.isascii() and text.isdigit() and len(text) <= 5):
+        raise InvalidInput("shard", f"{text!r} is no shard; they are numbered from 0.")
+    return int(text)
+
+
+def labels_of(given: Sequence[str]) -> dict[str, str]:
+    """Read labels that are written as `name=value`."""
+    labels = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InvalidInput("label", f"{text!r} is no label: name=value is.")
+        labels[name] = value
+    return labels
+
+
+# --- asking for runs --------------------------------------------------------------------------------------------
+
+
+def enqueue(call: Call[m.Nothing, m.EnqueueBody]) -> Reply:
+    body = call.body
+    call.identity.require_project(body.project)
+    try:
+        handle = call.log.enqueue(
+            **{name: getattr(body, name) for name in body.__struct_fields__}, idempotency_key=call.idempotency_key
+        )
+    except VersionConflict:
+        raise RunIdTaken(f"run_id: {body.run_id} is taken. Make another one, or let the server make it.") from None
+    return _enqueued(call, handle.id, is_new=handle.is_new)
+
+
+def _enqueued(call: Call[Any, Any], run_id: str, *, is_new: bool) -> Reply:
+    headers = {"Location": f"/v1/runs/{run_id}"}
+    if not is_new and call.idempotency_key is not None:
+        headers["Idempotency-Replayed"] = "true"
+    return Reply({"run_id": run_id, "is_new": is_new}, status=201 if is_new else 200, headers=headers)
+
+
+def retry(call: Call[m.Nothing, m.RetryBody]) -> Reply:
+    run = call.runs.get(_run_id(call))
+    first = _first_event(call, run.run_id)
+    if not isinstance(first.data, Enqueued):
+        raise RunPurged(run_id=run.run_id, purged_version=run.purged_version or None)
+    if not run.is_terminal:
+        raise IllegalTransition(
+            run_id=run.run_id, status=run.status, command="retry", why="only a finished run is repeated"
+        )
+    asked = first.data
+    handle = call.log.enqueue(
+        asked.kind,
+        project=asked.project,
+        input=asked.input,
+        labels=asked.labels,
+        shard_count=asked.shard_count,
+        total=asked.total,
+        priority=asked.priority,
+        attempts_max=asked.attempts_max,
+        exclusive_key=asked.exclusive_key,
+        parent_run_id=asked.parent_run_id,
+        plan=asked.plan,
+        retry_of=run.run_id,
+        worker=call.body.worker,
+        idempotency_key=call.idempotency_key,
+    )
+    return _enqueued(call, handle.id, is_new=handle.is_new)
+
+
+# --- looking at runs --------------------------------------------------------------------------------------------
+
+
+def list_runs(call: Call[m.ListQuery, m.Nothing]) -> Reply:
+    query = call.query
+    page = call.runs.list(limit=query.limit, page_token=query.page_token, **_filters(call.identity, query))
+    return Reply({"runs": [run_document(run) for run in page.runs], "next_page_token": page.next_page_token})
+
+
+def count_runs(call: Call[m.CountQuery, m.Nothing]) -> Reply:
+    return Reply({"count": call.runs.count(**_filters(call.identity, call.query))})
+
+
+def _filters(identity: Identity, query: m.CountQuery) -> RunFilters:
+    return RunFilters(
+        project=identity.chosen_project(query.project),
+        kind=query.kind,
+        status=query.status,
+        verdict=query.verdict,
+        labels=labels_of(query.label),
+        since=query.since,
+        before=query.before,
+        parent_run_id=query.parent_run_id,
+        deleted=query.deleted,
+        at=query.at,
+    )
+
+
+def get_run(call: Call[m.RunQuery, m.Nothing]) -> Reply:
+    query = call.query
+    if query.at is not None and query.at_version is not None:
+        raise InvalidInput("at_version", "and `at` both say as of when; give one of them.")
+    state = call.runs.get(_run_id(call), at=query.at or query.at_version)
+    if call.if_none_match == f'"{state.version}"':
+        return Reply(None, status=304, version=state.version)
+    document = state_document(state, input=input_of(_first_event(call, state.run_id)))
+    return Reply(document, version=state.version)
+
+
+def _first_event(call: Call[Any, Any], run_id: str) -> RecordedRunEvent:
+    page = call.log.store.read_run(RunId(run_id), after_version=0, limit=1)
+    if not page.count:
+        raise RunNotFound(run_id)
+    return decode_page(page.events)[0]
+
+
+def history(call: Call[m.HistoryQuery, m.Nothing]) -> Reply:
+    events, more = _page(call, call.query)
+    return Reply(
+        {
+            "events": [event_answer(event) for event in events],
+            "next_after": events[-1].version if events else call.query.after,
+            "more": more,
+        }
+    )
+
+
+def _page(call: Call[Any, Any], query: m.HistoryQuery) -> tuple[list[RecordedRunEvent], bool]:
+    run_id = RunId(_run_id(call))
+    page = call.log.store.read_run(run_id, after_version=query.after, limit=query.limit)
+    if not page.count:
+        _first_event(call, run_id)
+    return decode_page(page.events), page.more
+
+
+def results(call: Call[m.HistoryQuery, m.Nothing]) -> Reply:
+    events, more = _page(call, call.query)
+    batches = [
+        {
+            "version": event.version,
+            "recorded_at": event.envelope.recorded_at,
+            "shard": event.data.shard,
+            "shard_attempt": event.data.shard_attempt,
+            "first_sequence": event.data.first_sequence,
+            "results": event.data.results,
+        }
+        for event in events
+        if isinstance(event.data, ShardResultAppended)
+    ]
+    return Reply({"batches": batches, "next_after": events[-1].version if events else call.query.after, "more": more})
+
+
+def logs(call: Call[m.HistoryQuery, m.Nothing]) -> Reply:
+    events, more = _page(call, call.query)
+    lines = [line for event in events for line in log_documents(event)]
+    return Reply({"lines": lines, "next_after": events[-1].version if events else call.query.after, "more": more})
+
+
+# --- the life of a run ------------------------------------------------------------------------------------------
+
+
+def release(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    return _changed(call, call.log.release(_run_id(call)))
+
+
+def start(call: Call[m.Nothing, m.WorkerBody]) -> Reply:
+    return _changed(call, call.log.start(_run_id(call), worker=call.body.worker, event_id=call.body.event_id))
+
+
+def enter_phase(call: Call[m.Nothing, m.PhaseBody]) -> Reply:
+    return _changed(call, call.log.enter_phase(_run_id(call), call.body.phase))
+
+
+def resolve_version(call: Call[m.Nothing, m.VersionBody]) -> Reply:
+    return _changed(call, call.log.resolve_version(_run_id(call), call.body.resolved_version))
+
+
+def finish_gate(call: Call[m.Nothing, m.GateBody]) -> Reply:
+    body = call.body
+    return _changed(
+        call,
+        call.log.finish_gate(_run_id(call), body.gate, body.outcome, summary=body.summary, log_ref=body.log_ref),
+    )
+
+
+def fail_attempt(call: Call[m.Nothing, m.FailAttemptBody]) -> Reply:
+    body = call.body
+    return _changed(
+        call,
+        call.log.fail_attempt(_run_id(call), error=body.error, category=body.category, retry_at=body.retry_at),
+    )
+
+
+def interrupt(call: Call[m.Nothing, m.ReasonBody]) -> Reply:
+    return _changed(call, call.log.interrupt(_run_id(call), reason=call.body.reason))
+
+
+def resume(call: Call[m.Nothing, m.WorkerBody]) -> Reply:
+    return _changed(call, call.log.resume(_run_id(call), worker=call.body.worker))
+
+
+def request_abort(call: Call[m.Nothing, m.RequestAbortBody]) -> Reply:
+    return _changed(call, call.log.request_abort(_run_id(call), reason=call.body.reason, deadline=call.body.deadline))
+
+
+def start_finalization(call: Call[m.Nothing, m.WorkerBody]) -> Reply:
+    return _changed(call, call.log.start_finalization(_run_id(call), worker=call.body.worker))
+
+
+def complete(call: Call[m.Nothing, m.CompleteBody]) -> Reply:
+    return _changed(call, call.log.complete(_run_id(call), **_given(call.body)))
+
+
+def fail(call: Call[m.Nothing, m.FailBody]) -> Reply:
+    return _changed(call, call.log.fail(_run_id(call), **_given(call.body)))
+
+
+def abort(call: Call[m.Nothing, m.AbortBody]) -> Reply:
+    return _changed(call, call.log.abort(_run_id(call), **_given(call.body)))
+
+
+def _given(body: m.Message) -> dict[str, Any]:
+    """Give a body's fields as the arguments of the command that has the same names."""
+    return {name: getattr(body, name) for name in body.__struct_fields__}
+
+
+def delete(call: Call[m.Nothing, m.OptionalReasonBody]) -> Reply:
+    return _changed(call, call.log.delete(_run_id(call), reason=call.body.reason))
+
+
+def restore(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    return _changed(call, call.log.restore(_run_id(call)))
+
+
+def purge(call: Call[m.Nothing, m.PurgeBody]) -> Reply:
+    return _changed(call, call.log.purge(_run_id(call), reason=call.body.reason, from_bin=call.body.from_bin))
+
+
+# --- what commutes ----------------------------------------------------------------------------------------------
+
+
+def append_results(call: Call[m.Nothing, m.ResultsBody]) -> Reply:
+    return Reply({"appended": call.log.append_results(_run_id(call), **_given(call.body))})
+
+
+def increment_stats(call: Call[m.Nothing, m.StatsBody]) -> Reply:
+    return Reply({"moved": call.log.increment_stats(_run_id(call), **_given(call.body))})
+
+
+def append_log(call: Call[m.Nothing, m.LogBody]) -> Reply:
+    return Reply({"appended": call.log.append_log(_run_id(call), **_given(call.body))})
+
+
+def record_artifact(call: Call[m.Nothing, m.ArtifactBody]) -> Reply:
+    return Reply({"event": event_answer(call.log.record_artifact(_run_id(call), **_given(call.body)))})
+
+
+def record_document(call: Call[m.Nothing, m.DocumentBody]) -> Reply:
+    body = call.body
+    event = call.log.record_document(_run_id(call), body.name, body.document, event_id=body.event_id)
+    return Reply({"event": event_answer(event)})
+
+
+def annotate(call: Call[m.Nothing, m.AnnotateBody]) -> Reply:
+    return Reply({"event": event_answer(call.log.annotate(_run_id(call), **_given(call.body)))})
+
+
+# --- shards -----------------------------------------------------------------------------------------------------
+
+
+def complete_shard(call: Call[m.Nothing, m.CompleteShardBody]) -> Reply:
+    body = call.body
+    return _moved(
+        call.log.complete_shard(_run_id(call), _shard(call), shard_attempt=body.shard_attempt, exit_code=body.exit_code)
+    )
+
+
+def count_shard(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    return _moved(call.log.increment_shards_completed(_run_id(call)))
+
+
+def _moved(outcome: ShardOutcome) -> Reply:
+    return Reply({"advanced": outcome.advanced, "new_value": outcome.new_value})
+
+
+def retry_shard(call: Call[m.Nothing, m.OptionalReasonBody]) -> Reply:
+    return Reply({"attempt": call.log.retry_shard(_run_id(call), _shard(call), reason=call.body.reason)})
+
+
+# --- work -------------------------------------------------------------------------------------------------------
+
+
+class _LeaseText(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What of a lease goes to the worker and comes back with each write."""
+
+    run_id: m.Uuid
+    kind: m.Name
+    purpose: Purpose
+    shard: m.ShardNumber | None
+    attempt: int
+    token: int
+    worker: m.Name
+    deadline: Moment
+
+
+_decode_lease = msgspec.json.Decoder(_LeaseText).decode
+
+
+def lease_text(lease: Lease) -> str:
+    """Write a lease as one word of a header. It is no secret: a lease fences, and a token allows."""
+    fields = [getattr(lease, name) for name in _LeaseText.__struct_fields__]
+    return urlsafe_b64encode(msgspec.json.encode(fields)).decode().rstrip("=")
+
+
+def read_lease(text: str) -> Lease:
+    """Read what `lease_text` wrote.
+
+    Raises:
+        InvalidInput: when it is none.
+    """
+    try:
+        found = _decode_lease(urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, msgspec.MsgspecError) as exc:
+        raise InvalidInput("lease", "is none that a claim gave; send it as it came.") from exc
+    check_uuid(found.run_id, field="lease")
+    if (found.purpose is Purpose.SHARD) != (found.shard is not None) or found.token < 1 or found.attempt < 0:
+        raise InvalidInput("lease", "is none that a claim gave; send it as it came.")
+    return Lease(**msgspec.structs.asdict(found))
+
+
+def claim(call: Call[m.Nothing, m.ClaimBody]) -> Reply:
+    leases = call.log.claim(**_given(call.body))
+    return Reply({"leases": [{"lease": lease_text(lease), **_lease_document(lease)} for lease in leases]})
+
+
+def _lease_document(lease: Lease) -> JsonObject:
+    return {name: getattr(lease, name) for name in lease.__struct_fields__}
+
+
+def heartbeat(call: Call[m.Nothing, m.HeartbeatBody]) -> Reply:
+    leases = [read_lease(text) for text in call.body.leases]
+    found = call.log.heartbeat(leases, lease_s=call.body.lease_s)
+    return Reply({"heartbeats": [msgspec.structs.asdict(each) for each in found]})
+
+
+def succeed(call: Call[m.Nothing, m.SucceedBody]) -> Reply:
+    return _changed(call, call.log.succeed(_held(call), **_given(call.body)))
+
+
+def give_up(call: Call[m.Nothing, m.GiveUpBody]) -> Reply:
+    return _changed(call, call.log.give_up(_held(call), **_given(call.body)))
+
+
+def hand_back(call: Call[m.Nothing, m.ReasonBody]) -> Reply:
+    return _changed(call, call.log.hand_back(_held(call), reason=call.body.reason))
+
+
+def _held(call: Call[Any, Any]) -> Lease:
+    if call.lease is None:
+        raise InvalidInput("Runfold-Lease", "is missing; send the `lease` that the claim gave.")
+    return call.lease
+
+
+def sweep(call: Call[m.Nothing, m.SweepBody]) -> Reply:
+    return Reply({"swept": [msgspec.structs.asdict(each) for each in call.log.sweep(limit=call.body.limit)]})
+
+
+def tasks(call: Call[m.TasksQuery, m.Nothing]) -> Reply:
+    query, after = call.query, None
+    if query.after is not None:
+        run_id, _, shard = query.after.partition("/")
+        after = check_uuid(run_id, field="after"), int(shard)
+    found = call.log.tasks(run_id=query.run_id, kinds=query.kind or None, after=after, limit=query.limit)
+    last = found[-1] if len(found) == query.limit else None
+    return Reply(
+        {
+            "tasks": [msgspec.structs.asdict(task) for task in found],
+            "next_after": None if last is None else f"{last.run_id}/{-1 if last.shard is None else last.shard}",
+        }
+    )
+
+
+# --- the log and the tables -------------------------------------------------------------------------------------
+
+
+def projections(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    return Reply({"projections": [lag(call.log, name)._asdict() for name in PROJECTIONS]})
+
+
+def elsewhere(call: Call[Any, Any]) -> Reply:
+    """Stands for what the app itself answers: streams, health, metrics and the OpenAPI document."""
+    raise AssertionError(f"the app answers this, not a route: {call.path}")
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+_READ, _WRITE, _EVENTS, _ADMIN = Scope.RUNS_READ, Scope.RUNS_WRITE, Scope.EVENTS_READ, Scope.ADMIN
+
+
+def _command(name: str, summary: str, run: Handler, body: type[m.Message] = m.Nothing, **more: Any) -> Operation:
+    """Give the operation of a command that only one writer can win."""
+    word = name.replace("_", "-")
+    facts: dict[str, Any] = {
+        "scope": _WRITE,
+        "answer": m.ChangedAnswer,
+        "takes_version": True,
+        "takes_lease": True,
+        **more,
+    }
+    return Operation(
+        name=name, method="POST", path=f"/v1/runs/{{run_id}}:{word}", summary=summary, run=run, body=body, **facts
+    )
+
+
+def _append(name: str, part: str, summary: str, run: Handler, body: type[m.Message], answer: m.Answer) -> Operation:
+    return Operation(
+        name=name,
+        method="POST",
+        path=f"/v1/runs/{{run_id}}/{part}",
+        summary=summary,
+        scope=_WRITE,
+        run=run,
+        body=body,
+        answer=answer,
+        takes_lease=True,
+    )
+
+
+def _read(name: str, path: str, summary: str, run: Handler, **more: Any) -> Operation:
+    return Operation(name=name, method="GET", path=path, summary=summary, run=run, **{"scope": _READ, **more})
+
+
+def _operations() -> Iterable[Operation]:
+    yield Operation(
+        name="enqueue",
+        method="POST",
+        path="/v1/runs",
+        summary="Ask for a run; 200 when a key led to one that was there already",
+        scope=_WRITE,
+        run=enqueue,
+        body=m.EnqueueBody,
+        answer=m.EnqueuedAnswer,
+        statuses=(201, 200),
+        takes_key=True,
+    )
+    yield _read("get_run", "/v1/runs/{run_id}", "One run, now or as it was", get_run,
+        query=m.RunQuery, answer=m.DetailAnswer, statuses=(200, 304))  # fmt: skip
+    yield _read("list_runs", "/v1/runs", "Runs, newest first", list_runs, query=m.ListQuery, answer=m.RunsAnswer)
+    yield _read("count_runs", "/v1/runs:count", "How many runs", count_runs, query=m.CountQuery, answer=m.CountAnswer)
+    yield _read("history", "/v1/runs/{run_id}/events", "The events of a run", history,
+        query=m.HistoryQuery, answer=m.EventsAnswer)  # fmt: skip
+    yield _read("results", "/v1/runs/{run_id}/results", "The results of a run, as they were appended", results,
+        query=m.HistoryQuery, answer=m.ResultsAnswer)  # fmt: skip
+    yield _read("logs", "/v1/runs/{run_id}/logs", "The output of a run", logs,
+        query=m.HistoryQuery, answer=m.LogAnswer)  # fmt: skip
+    yield _read("follow_run", "/v1/runs/{run_id}/stream", "The events of a run as they come, until it ends", elsewhere,
+        query=m.RunStreamQuery, statuses=(200, 204), is_stream=True, media_type="text/event-stream")  # fmt: skip
+
+    yield Operation(
+        name="retry",
+        method="POST",
+        path="/v1/runs/{run_id}:retry",
+        summary="Ask for a finished run again, as a new run",
+        scope=_WRITE,
+        run=retry,
+        body=m.RetryBody,
+        answer=m.EnqueuedAnswer,
+        statuses=(201, 200),
+        takes_key=True,
+    )
+    yield _command("release", "Let a scheduled run be picked up now", release)
+    yield _command("start", "Begin an attempt; one worker wins", start, m.WorkerBody)
+    yield _command("enter_phase", "Enter a phase", enter_phase, m.PhaseBody)
+    yield _command("resolve_version", "Record the version of what is built or tested", resolve_version, m.VersionBody)
+    yield _command("finish_gate", "Record the outcome of a gate", finish_gate, m.GateBody)
+    yield _command("fail_attempt", "End the attempt; the run is tried again", fail_attempt, m.FailAttemptBody)
+    yield _command("interrupt", "Note that nobody works on the run", interrupt, m.ReasonBody)
+    yield _command("resume", "Take an interrupted run up again; one worker wins", resume, m.WorkerBody)
+    yield _command("request_abort", "Ask the workers to stop", request_abort, m.RequestAbortBody)
+    yield _command("start_finalization", "Finalize the run", start_finalization, m.WorkerBody)
+    yield _command("complete", "Finish the run; the first terminal event wins", complete, m.CompleteBody)
+    yield _command("fail", "Fail the run; the first terminal event wins", fail, m.FailBody)
+    yield _command("abort", "End the run on purpose; the first terminal event wins", abort, m.AbortBody)
+    yield _command("delete", "Put a finished run into the bin", delete, m.OptionalReasonBody)
+    yield _command("restore", "Take a run out of the bin", restore)
+    yield _command("purge", "Erase the data of a finished run for good", purge, m.PurgeBody,
+        scope=_ADMIN, takes_version=False, takes_lease=False)  # fmt: skip
+
+    yield _append("append_results", "results", "Append results", append_results, m.ResultsBody, m.AppendedAnswer)
+    yield _append(
+        "increment_stats", "stats", "Move the anonymous counters", increment_stats, m.StatsBody, m.MovedAnswer
+    )
+    yield _append("append_log", "logs", "Append lines of output", append_log, m.LogBody, m.AppendedAnswer)
+    yield _append("record_artifact", "artifacts", "Record where something is kept", record_artifact,
+        m.ArtifactBody, m.WrittenAnswer)  # fmt: skip
+    yield _append("record_document", "documents", "Carry a document beside the run", record_document,
+        m.DocumentBody, m.WrittenAnswer)  # fmt: skip
+    yield _append("annotate", "notes", "Add a note, or set labels", annotate, m.AnnotateBody, m.WrittenAnswer)
+    yield _append("complete_shard", "shards/{shard}:complete", "Complete a shard; twice changes nothing",
+        complete_shard, m.CompleteShardBody, m.ShardMovedAnswer)  # fmt: skip
+    yield _append("retry_shard", "shards/{shard}:retry", "Begin a newer attempt of a shard", retry_shard,
+        m.OptionalReasonBody, m.ShardRetriedAnswer)  # fmt: skip
+    yield _append("count_shard", "shards:count", "Move the anonymous counter of completed shards", count_shard,
+        m.Nothing, m.ShardMovedAnswer)  # fmt: skip
+
+    yield Operation(
+        name="claim", method="POST", path="/v1/runs:claim", summary="Take what may be done now", scope=_WRITE,
+        run=claim, body=m.ClaimBody, answer=m.LeasesAnswer, needs_every_project=True,
+    )  # fmt: skip
+    yield Operation(
+        name="heartbeat", method="POST", path="/v1/runs:heartbeat", summary="Keep leases", scope=_WRITE,
+        run=heartbeat, body=m.HeartbeatBody, answer=m.HeartbeatsAnswer, needs_every_project=True,
+    )  # fmt: skip
+    yield _command("succeed", "Report leased work done", succeed, m.SucceedBody,
+        takes_version=False, needs_lease=True)  # fmt: skip
+    yield _command("give_up", "Report that leased work failed: it is tried again, or fails for good", give_up,
+        m.GiveUpBody, takes_version=False, needs_lease=True)  # fmt: skip
+    yield _command("hand_back", "Give leased work back undone", hand_back, m.ReasonBody,
+        takes_version=False, needs_lease=True)  # fmt: skip
+    yield Operation(
+        name="sweep", method="POST", path="/v1/runs:sweep", summary="Settle leases whose deadline passed", scope=_ADMIN,
+        run=sweep, body=m.SweepBody, answer=m.SweptAnswer, needs_every_project=True,
+    )  # fmt: skip
+    yield _read("tasks", "/v1/tasks", "What is left to do, and who holds it", tasks,
+        query=m.TasksQuery, answer=m.TasksAnswer, needs_every_project=True)  # fmt: skip
+
+    yield _read("events", "/v1/events", "The log in order", elsewhere,
+        scope=_EVENTS, query=m.EventsQuery, answer=m.EventsAnswer)  # fmt: skip
+    yield _read("follow_events", "/v1/events/stream", "The log as it grows", elsewhere, scope=_EVENTS,
+        query=m.StreamQuery, is_stream=True, media_type="text/event-stream")  # fmt: skip
+    yield _read("projections", "/v1/projections", "How far the tables are behind the log", projections,
+        answer=m.LagAnswer, needs_every_project=True)  # fmt: skip
+    yield _read("metrics", "/metrics", "Figures for Prometheus", elsewhere,
+        needs_every_project=True, media_type="text/plain; version=0.0.4")  # fmt: skip
+    yield _read("healthz", "/healthz", "Whether the process answers", elsewhere, scope=None, answer=m.HealthAnswer)
+    yield _read("readyz", "/readyz", "Whether the ledger can be read", elsewhere, scope=None,
+        answer=m.HealthAnswer, statuses=(200, 503))  # fmt: skip
+    yield _read("openapi", "/openapi.json", "This API", elsewhere, scope=None)
+
+
+OPERATIONS: Final = tuple(_operations())
