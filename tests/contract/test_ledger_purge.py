@@ -247,6 +247,22 @@ def test_purge_when_the_run_is_long(log: Ledger, small_bits: None) -> None:
     assert verify(log)
 
 
+@pytest.mark.parametrize(("events", "purges"), [(9, 1), (10, 1), (11, 2)])
+def test_purge_at_the_limit_of_one_transaction(
+    events: int, purges: int, log: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of as many events as one transaction erases is purged at once; one more takes a second."""
+    monkeypatch.setattr("ledger.limits.ERASE_EVENTS", 10)
+    run_id = a_deleted_run(log)
+    while log.state(run_id).version < events:
+        log.append_log(run_id, ["line"])
+
+    log.purge(run_id)
+
+    assert purges == len([event for event in log.read(run_id) if event.type == "purged"])
+    assert list(range(1, events + purges)) == erased_versions(log, run_id)
+
+
 @pytest.mark.parametrize("turns", [1, 2, 5])
 def test_purge_when_it_breaks_off(turns: int, log: Ledger, small_bits: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """A purge that breaks off leaves a run that takes nothing in, is in the bin, and that the next one finishes."""
@@ -356,6 +372,38 @@ def test_verify_when_runs_are_purged_meanwhile(log: Ledger, monkeypatch: pytest.
 
     assert verify(log)
     assert 2 == len(calls)
+
+
+def test_rebuild_when_runs_are_purged_meanwhile(log: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rebuilds, catch-ups and lists go on while runs are purged: no row is ever half of one, all are the log's."""
+    for name, value in (("ledger.limits.ERASE_EVENTS", 2), ("projections.projector.PAGE_EVENTS", 7)):
+        monkeypatch.setattr(name, value)
+    made = [a_deleted_run(log, results=3) for _ in range(25)]
+    done = threading.Event()
+
+    def purge() -> None:
+        try:
+            for run_id in made:
+                log.purge(run_id)
+        finally:
+            done.set()
+
+    def build() -> None:
+        while not done.is_set():
+            rebuild(log)
+
+    def read() -> None:
+        runs = Runs(log)
+        while not done.is_set():
+            for run in runs.list(deleted="include", limit=100).runs:
+                assert ("test", "web", Status.COMPLETED, 3) == (run.kind, run.project, run.status, run.passed)
+                assert (run.labels == {}) is (run.purged_version > 0)
+
+    errors = run_at_once(purge, build, read)
+
+    assert [] == errors
+    assert verify(log)
+    assert 25 == Runs(log).count(deleted="purged")
 
 
 def test_verify_when_payloads_are_gone_without_a_purge(log: Ledger) -> None:

@@ -1,4 +1,4 @@
-"""Purges that are killed: what they began, the next one finishes."""
+"""Purges that are killed, and those that race with writers of other processes: nothing is left un-erased."""
 
 import random
 import subprocess
@@ -22,6 +22,28 @@ with ledger.open(sys.argv[1]) as log:
     print("open", flush=True)
     log.purge(sys.argv[2])
 """
+
+
+WRITER = """
+import sys
+import ledger
+
+with ledger.open(sys.argv[1]) as log:
+    number = 0
+    try:
+        while True:
+            log.append_log(sys.argv[2], [f"{sys.argv[3]}-{number}"])
+            number += 1
+            print(number, flush=True)
+    except ledger.RunPurged:
+        print("purged after", number, flush=True)
+"""
+
+
+def start(program: str, *arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    )
 
 
 def a_long_run(log: ledger.Ledger, *, events: int) -> str:
@@ -50,12 +72,7 @@ def test_purge_when_it_is_killed(seed: int, shared_url: str) -> None:
         run_id = a_long_run(log, events=2_000)
         broken = 0
         for _ in range(4):
-            purger = subprocess.Popen(
-                [sys.executable, "-c", PURGER, shared_url, run_id],
-                stdout=subprocess.PIPE,
-                text=True,
-                cwd=Path(__file__).parents[2],
-            )
+            purger = start(PURGER, shared_url, run_id)
             assert purger.stdout is not None
             purger.stdout.readline()
             deadline, before = time.monotonic() + 30, erased(log, run_id)
@@ -78,4 +95,26 @@ def test_purge_when_it_is_killed(seed: int, shared_url: str) -> None:
         assert [None] * len(past) == [event.data for event in past]
         assert isinstance(last.data, Purged)
         assert last.data.is_whole
+        assert verify(log)
+
+
+def test_purge_when_other_processes_append(shared_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that log into a finished run at full speed are refused from the purge on; all they wrote is erased."""
+    monkeypatch.setattr("ledger.limits.ERASE_EVENTS", 20)
+    with ledger.open(shared_url, migrate=True) as log:
+        run_id = a_long_run(log, events=200)
+        writers = [start(WRITER, shared_url, run_id, str(number)) for number in range(3)]
+        for writer in writers:
+            assert writer.stdout is not None
+            assert "1\n" == writer.stdout.readline()
+
+        log.purge(run_id)
+
+        last_words = [writer.communicate(timeout=60)[0].splitlines()[-1].split() for writer in writers]
+        *past, last = log.read(run_id)
+        logged = [event for event in past if event.type == "log_appended"]
+        assert [["purged", "after"]] * 3 == [words[:2] for words in last_words]
+        assert sum(int(words[2]) for words in last_words) == len(logged)
+        assert [None] * len(past) == [event.data for event in past]
+        assert isinstance(last.data, Purged)
         assert verify(log)
