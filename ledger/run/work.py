@@ -138,7 +138,8 @@ def _failed(
         return _shard_failed(
             run, lease.shard, error, error_category, is_retryable=is_retryable, now=now, fraction=fraction
         )
-    if lease.purpose is Purpose.RUN and is_retryable and has_attempts_left(run):
+    is_open = not run.closed_version  # of a finished run, the failure below says who finished it
+    if lease.purpose is Purpose.RUN and is_open and is_retryable and has_attempts_left(run):
         again_at = retry_at(run.policy, failures=run.attempt - run.uncounted_attempts, now=now, fraction=fraction)
         shown = cut(error, chars_max=limits.ERROR_CHARS_MAX)
         return [AttemptFailed(error=shown, error_category=error_category, retry_at=again_at)]

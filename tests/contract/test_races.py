@@ -1,13 +1,10 @@
 """Many writers at once, threads and processes, on real databases: nothing lost, nothing doubled, one winner."""
 
-import subprocess
-import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
+from racing import in_threads, race
 
 import ledger
 from projections import Runs, verify
@@ -41,47 +38,6 @@ with ledger.open(url, actor=f"finisher {number}") as log:
         outcome = log.abort(run_id, reason=f"reason of {number}")
     print(outcome.won, outcome.winner.event_id)
 """
-
-
-def race(program: str, arguments: list[list[str]]) -> list[str]:
-    """Start processes, let them all go at once, and give what each printed after that."""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program, *given],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        for given in arguments
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert "ready\n" == process.stdout.readline()
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    printed = [process.communicate(timeout=120)[0] for process in processes]
-    assert [0] * len(processes) == [process.returncode for process in processes]
-    return printed
-
-
-def in_threads(count: int, work: Callable[[int], object]) -> list[object]:
-    """Run work in threads that begin at once, and give what each returned."""
-    barrier = threading.Barrier(count)
-    results: list[object] = [None] * count
-
-    def run(number: int) -> None:
-        barrier.wait()
-        results[number] = work(number)
-
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return results
 
 
 def started(log: ledger.Ledger, *, shard_count: int) -> str:
@@ -169,7 +125,7 @@ def test_enqueue_when_16_threads_use_one_key(shared_url: str) -> None:
         handles = in_threads(16, lambda _: log.enqueue("test", project="web", idempotency_key="k"))
         holders = in_threads(16, lambda _: log.enqueue("test", exclusive_key="main", on_active="return"))
 
-        assert 1 == len({handle.id for handle in handles})  # type: ignore[attr-defined]
-        assert 1 == [handle.is_new for handle in handles].count(True)  # type: ignore[attr-defined]
-        assert 1 == len({handle.id for handle in holders})  # type: ignore[attr-defined]
+        assert 1 == len({handle.id for handle in handles})
+        assert 1 == [handle.is_new for handle in handles].count(True)
+        assert 1 == len({handle.id for handle in holders})
         assert 2 == Runs(log).count()

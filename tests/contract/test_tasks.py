@@ -397,3 +397,15 @@ def test_bad_input_when_working(log: Ledger, ask: Callable[[Ledger], object]) ->
         ask(log)
 
     assert [] == list(log.read_all())
+
+
+def test_give_up_when_the_run_is_finished(log: Ledger) -> None:
+    """A worker whose run was ended meanwhile can fail neither the run nor its attempt, and learns who was first."""
+    run = log.enqueue("again")
+    lease = claim_one(log)
+    log.abort(run.id)
+
+    outcome = log.give_up(lease, error="boom")
+
+    assert (False, "aborted") == (outcome.won, outcome.winner.type if outcome.winner else None)
+    assert ["enqueued", "started", "aborted"] == types(log, run.id)
