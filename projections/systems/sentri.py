@@ -50,7 +50,6 @@ from projections.systems.sentri_rows import (
     RUN_TYPES,
     RUNNING,
     SHARD_COVERAGE,
-    STATUS_LABEL,
     TEST_RUN_TYPES,
     TRACE,
     History,
@@ -62,6 +61,7 @@ from projections.systems.sentri_rows import (
     lean_row,
     page_number,
 )
+from projections.vocabularies import STATUS_LABEL
 
 KINDS: Final = tuple(
     Kind(name=name, attempts_max=2, policy=Policy(on_lost=OnLost.HOLD, retry_delay_s=5)) for name in RUN_TYPES

@@ -6,7 +6,6 @@ run with a heavy column is found by an index. Status, counters and times are the
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from ledger import limits
@@ -22,6 +21,7 @@ from ledger.run.events import (
 )
 from ledger.run.state import Run, RunState, apply_all, initial
 from ledger.run.values import JsonObject, Status
+from projections.vocabularies import SENTRI, statuses_of, view
 
 RUN_TYPES: Final = ("test_run", "run", "crawl", "generate", "record")
 TEST_RUN_TYPES: Final = ("test_run", "run")
@@ -64,62 +64,27 @@ TRACE: Final = "trace"
 """Name of the artifact that is a shard's trace."""
 SHARD_COVERAGE: Final = "shardCoverageSummaries."
 """Before a shard's number: the document that is its coverage."""
-STATUS_LABEL: Final = "status_word"
-"""The label that keeps a finer word than the status has, such as `completed_empty`."""
 DELIVERY_LABEL: Final = "deliveryId"
 
-_WORDS: Final = {
-    Status.SCHEDULED: "running",
-    Status.QUEUED: "running",
-    Status.RUNNING: "running",
-    Status.INTERRUPTED: "interrupted",
-    Status.COMPLETED: "completed",
-    Status.FAILED: "failed",
-    Status.ABORTED: "aborted",
-}
-RUNNING: Final = tuple(status for status, word in _WORDS.items() if word == "running")
+RUNNING: Final = statuses_of("running", SENTRI)
 """Sentri knows no queue: a run that waits for its next attempt is running for it."""
 
 RESUMED: Final = "resumed"
 """Mode of the abort that makes room for the run that resumes this one."""
 
 
-def status_word(run: Run) -> str:
-    """Give Sentri's word for a run's status."""
-    if run.status is Status.COMPLETED:
-        return run.labels.get(STATUS_LABEL, "completed")
-    return _WORDS[run.status]
-
-
 def lean_row(run: Run) -> JsonObject:
     """Give a run as lists show it: no results, no documents, no logs."""
+    row = view(run, SENTRI)
     interrupted = run.status is Status.INTERRUPTED
-    return {
-        "id": run.run_id,
-        "projectId": run.project,
-        "type": run.kind,
-        "status": status_word(run),
-        "startedAt": _time(run.started_at or run.created_at),
-        "finishedAt": _time(run.updated_at if interrupted else run.finished_at),
-        "duration": run.duration_ms,
-        "error": run.error,
-        "errorCategory": run.error_category,
-        "failureReason": "process_crash" if interrupted else RESUMED if run.error_category == RESUMED else None,
-        "currentStep": run.phase,
-        "passed": run.passed,
-        "failed": run.failed,
-        "total": run.total,
-        "shardCount": run.shard_count,
-        "shardsCompleted": run.shards_completed,
-        "deletedAt": _time(run.deleted_at),
-        **{name: run.labels.get(name) for name in TEXT_COLUMNS},
-        **{name: _number(run.labels.get(name)) for name in NUMBER_COLUMNS},
-        **{name: _number(run.labels.get(name)) or 0 for name in COUNT_COLUMNS},
-    }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return None if moment is None else timestamp(moment)
+    if interrupted and run.updated_at is not None:
+        row["finishedAt"] = timestamp(run.updated_at)
+    row["failureReason"] = "process_crash" if interrupted else RESUMED if run.error_category == RESUMED else None
+    row |= {name: run.labels.get(name) for name in TEXT_COLUMNS}
+    row |= {name: _number(run.labels.get(name)) for name in NUMBER_COLUMNS}
+    row |= {name: _number(run.labels.get(name)) or 0 for name in COUNT_COLUMNS}
+    del row["gateResult"]  # a document, with what it was written with
+    return row
 
 
 def _number(text: str | None) -> int | None:
