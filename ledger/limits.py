@@ -77,6 +77,10 @@ PAGE_EVENTS: Final = 1_000
 1,000 were read 1.4 times as fast as 5,000; on PostgreSQL there was little between them."""
 PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of one page on a database, unless a single event has more."""
+RANKED_RUNS: Final = 50
+"""Newest runs that tests are ranked over, unless the caller says otherwise."""
+RANKED_RUNS_MAX: Final = 1_000
+"""Most runs that tests can be ranked over."""
 LIST_ROWS_MAX: Final = 1_000
 """Rows of one page of a list."""
 

@@ -5,7 +5,7 @@ decode and a fraction of the memory. The slim events are subclasses of the ledge
 `ledger.run.state.apply_all` takes them as they are.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from functools import reduce
 from operator import or_
@@ -14,8 +14,8 @@ from typing import Any, NotRequired, TypedDict, TypeVar, cast
 import msgspec
 
 from ledger.errors import InvariantBroken
-from ledger.run.codec import UPCASTERS, RecordedRunEvent, Upcasters, upcast
-from ledger.run.events import EVENT_TYPES, DocumentRecorded, Enqueued, LogAppended, ShardResultAppended
+from ledger.run.codec import UPCASTERS, RecordedRunEvent, Upcasters, encode_json, upcast
+from ledger.run.events import EVENT_TYPES, Aborted, DocumentRecorded, Enqueued, LogAppended, ShardResultAppended
 
 
 class _Counted(TypedDict):
@@ -102,6 +102,31 @@ class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
         return datetime.fromisoformat(self.envelope.recorded_at)
 
 
+class Asked(msgspec.Struct, frozen=True, tag_field="type", tag="enqueued"):
+    """Of an `enqueued` event, what rows about details say of their run."""
+
+    kind: str
+    enqueued_at: datetime
+    project: str | None = None
+    not_before: datetime | None = None
+
+
+class ResultsInBytes(ShardResultAppended, frozen=True, kw_only=True, tag="shard_result_appended"):
+    """Results as they were written."""
+
+    results: list[msgspec.Raw]  # type: ignore[assignment]
+
+
+class AbortedInBytes(Aborted, frozen=True, kw_only=True, tag="aborted"):
+    """The end of a run, with the results of the tests that never ran as they were written."""
+
+    skipped: list[msgspec.Raw] = msgspec.field(default_factory=list)  # type: ignore[assignment]
+
+
+class DocumentInBytes(_Document, frozen=True, kw_only=True, tag="document_recorded"):
+    """A document as it was written."""
+
+
 _T = TypeVar("_T")
 
 
@@ -118,29 +143,50 @@ def _reader(decode: Callable[[bytes], list[_T]]) -> Callable[[bytes], list[_T]]:
     return read
 
 
-def event_reader(upcasters: Upcasters) -> Callable[[bytes], list[FoldEvent]]:
-    """Make a function that reads pages of events: those of the present, and those that lead to them."""
-    if not upcasters:
-        return _reader(msgspec.json.Decoder(list[FoldEvent]).decode)
-    old_or_new = msgspec.defstruct(
-        "OldOrNew",
-        [("data", reduce(or_, [*_TYPES, *upcasters], None))],
+def event_reader(upcasters: Upcasters, *, types: Sequence[type] = _TYPES) -> Callable[[bytes], list[FoldEvent]]:
+    """Make a function that reads pages of events: those of the present, and those that lead to them.
+
+    Args:
+        upcasters: From old events to those of the present.
+        types: The structs to read the present ones as, one an event.
+    """
+    event = msgspec.defstruct(
+        "FoldEvent",
+        [("data", reduce(or_, [*types, *upcasters], None))],
         bases=(FoldEvent,),
         frozen=True,
         array_like=True,
         gc=False,
     )
-    read: Callable[[bytes], list[FoldEvent]] = _reader(msgspec.json.Decoder(list[old_or_new]).decode)  # type: ignore[valid-type]
+    read: Callable[[bytes], list[FoldEvent]] = _reader(msgspec.json.Decoder(list[event]).decode)  # type: ignore[valid-type]
+    if not upcasters:
+        return read
+    as_present: Callable[[bytes], object] = msgspec.json.Decoder(reduce(or_, types)).decode
 
     def read_and_upcast(events: bytes) -> list[FoldEvent]:
         return [
-            msgspec.structs.replace(event, data=upcast(event.data, upcasters))
+            msgspec.structs.replace(event, data=as_present(encode_json(upcast(event.data, upcasters))))
             if type(event.data) in upcasters
             else event
             for event in read(events)
         ]
 
     return read_and_upcast
+
+
+def reader_of(wanted: Iterable[type]) -> Callable[[bytes], list[FoldEvent]]:
+    """Make a function that reads pages for a fold that looks at few events; of the others it reads the type.
+
+    Args:
+        wanted: The structs to read, of the ledger or of this module, each with the tag of its event.
+    """
+    by_tag = {kind.__struct_config__.tag: kind for kind in wanted}  # type: ignore[attr-defined]
+    tags = [kind.__struct_config__.tag for kind in EVENT_TYPES]
+    return event_reader(UPCASTERS, types=[by_tag.get(tag) or _passed_over(str(tag)) for tag in tags])
+
+
+def _passed_over(tag: str) -> type:
+    return msgspec.defstruct("PassedOver", [], tag_field="type", tag=tag, frozen=True)
 
 
 read_events = event_reader(UPCASTERS)

@@ -23,10 +23,13 @@ from ledger.errors import InvalidInput, SchemaMismatch, StoreBusy
 from ledger.events import Page, RunId
 from ledger.store import Store
 from projections.decoding import FoldEvent, read_places
+from projections.documents import DOCUMENTS
 from projections.projection import Checkpoint, HasVersion, Lag, Projection, Verification
+from projections.results import RESULTS
 from projections.runs import RUNS
-from projections.stores import open_run_tables
+from projections.stores import open_document_tables, open_result_tables, open_run_tables, open_timing_tables
 from projections.tables import Tables, Writing
+from projections.timings import TIMINGS
 
 _T = TypeVar("_T")
 
@@ -54,7 +57,12 @@ class _Registered:
     open_tables: Callable[[Store], Tables[Any, Any]]
 
 
-_REGISTRY: Final = {RUNS.name: _Registered(RUNS, open_run_tables)}
+_REGISTRY: Final = {
+    RUNS.name: _Registered(RUNS, open_run_tables),
+    RESULTS.name: _Registered(RESULTS, open_result_tables),
+    DOCUMENTS.name: _Registered(DOCUMENTS, open_document_tables),
+    TIMINGS.name: _Registered(TIMINGS, open_timing_tables),
+}
 
 PROJECTIONS: Final = tuple(_REGISTRY)
 """The names of all projections."""

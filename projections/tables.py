@@ -10,11 +10,18 @@ What tables promise:
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Final, Protocol
 
+from projections.details import Detail, DetailsRow, State, StoredDetails
+from projections.documents import DocumentFilter, DocumentsState
 from projections.projection import Checkpoint, Row, Stored, Stored_contra
 from projections.queries import ListedRun, PageKey, RunFilter
+from projections.results import OutcomeRow, RankedTest, RankingFilter, ResultRow, ResultsState
 from projections.runs import RunRow, StoredRun
+from projections.timings import TimingsState
+
+DETAILS_SCANNED_MAX: Final = 20_000
+"""Detail rows that `Tables.scan` gives at once, unless a single run has more."""
 
 
 class Writing(Protocol[Row, Stored_contra]):
@@ -76,7 +83,7 @@ class Tables(Protocol[Row, Stored]):
         """Give the versions of those rows that are there."""
 
     def scan(self, generation: int, *, after_run_id: str, limit: int) -> Sequence[Stored]:
-        """Give whole rows in the order of their run ids, whichever generation is live."""
+        """Give whole rows in the order of their run ids, whichever generation is live; fewer when they are long."""
 
 
 class RunTables(Tables[RunRow, StoredRun], Protocol):
@@ -98,3 +105,42 @@ class RunTables(Tables[RunRow, StoredRun], Protocol):
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         """Give the first run ids that begin with a text, in their order."""
+
+
+class DetailTables(Tables[DetailsRow[State], StoredDetails], Protocol[State]):
+    """The tables of a projection with many rows a run."""
+
+    def rows_of(self, generation: int, run_id: str, *, after: int, limit: int) -> Sequence[Detail] | None:
+        """Give a run's details in the order of their numbers, after one of them; -1 is before the first."""
+
+
+class ResultTables(DetailTables[ResultsState], Protocol):
+    """The tables of `results`. Questions that are not about one run pass over deleted ones."""
+
+    def of_run(self, generation: int, run_id: str, *, after: int, limit: int) -> Sequence[ResultRow] | None:
+        """Give a run's results in the order in which they appeared, after a number."""
+
+    def outcomes(self, generation: int, run_id: str, *, after: int, limit: int) -> Sequence[OutcomeRow] | None:
+        """Give what `of_run` gives, without what is heavy."""
+
+    def of_test(
+        self, generation: int, test: bytes, *, project: str | None, kind: str | None, limit: int
+    ) -> Sequence[ResultRow] | None:
+        """Give the newest results of a test, by when their run was created, its id, and their number."""
+
+    def ranked(self, generation: int, wanted: RankingFilter) -> Sequence[RankedTest] | None:
+        """Give the first tests of a ranking, over executed results; equals stand in the order of their ids."""
+
+
+class DocumentTables(DetailTables[DocumentsState], Protocol):
+    """The tables of `documents`."""
+
+    def named(self, generation: int, run_id: str, name: str) -> Sequence[bytes] | None:
+        """Give a run's document of a name, if there is one."""
+
+    def latest(self, generation: int, wanted: DocumentFilter) -> Sequence[tuple[str, bytes]] | None:
+        """Give run id and document of the newest run that has one and is not deleted, if there is one."""
+
+
+class TimingTables(DetailTables[TimingsState], Protocol):
+    """The tables of `timings`."""

@@ -7,7 +7,7 @@ late result of an old attempt cannot get into the log through them; were one the
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final, assert_never
+from typing import Final, TypeVar, assert_never
 
 import msgspec
 
@@ -73,6 +73,9 @@ _AFTERWARDS: Final = (
 
 _NO_STATUS: Final = "unknown"
 """How a result is counted whose status is no text: as failed, like every word that is not known to be good."""
+
+
+_Result = TypeVar("_Result")
 
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -453,21 +456,26 @@ def skeleton(run: Run, *, deleted_at: datetime) -> Skeleton:
 
 def _append_results(state: RunState, event: ShardResultAppended) -> None:
     if event.shard is None:
-        results = _unseen(state.unsharded, event)
-        left_out = [result for result in results if _is_left_out(result)]
+        results = unseen(state.unsharded, event.results, first=event.first_sequence)
+        left_out = [result for result in results if is_left_out(result)]
         if left_out:
-            results = [result for result in results if not _is_left_out(result)]
+            results = [result for result in results if not is_left_out(result)]
             _tally(state, state.left_out, left_out)
         _tally(state, state.unsharded, results)
     else:
         shard = _shard_at(state, event.shard, event.shard_attempt)
         if shard is not None:
-            _tally(state, shard.results, _unseen(shard.results, event))
+            _tally(state, shard.results, unseen(shard.results, event.results, first=event.first_sequence))
 
 
-def _unseen(tally: Tally, event: ShardResultAppended) -> list[JsonObject]:
-    """Give those results of a batch whose sequence numbers were not seen before, and note that they are now."""
-    first, results = event.first_sequence, event.results
+def unseen(tally: Tally, results: list[_Result], *, first: int | None) -> list[_Result]:
+    """Give those results of a batch whose sequence numbers were not seen before, and note that they are now.
+
+    Args:
+        tally: Of the part of the run that they are of.
+        results: In the order of their numbers.
+        first: The first one's number; None when they have none, and each counts.
+    """
     if first is None:
         return results
     end, start = first + len(results), tally.next_sequence
@@ -499,7 +507,8 @@ def _fill_gaps(tally: Tally, first: int, end: int) -> list[tuple[int, int]]:
     return filled
 
 
-def _is_left_out(result: JsonObject) -> bool:
+def is_left_out(result: JsonObject) -> bool:
+    """Tell whether a result of no shard is of a test that was left out before dispatch: it survives every retry."""
     return result.get("status") == "skipped" and result.get("skipReason") in _DISPATCH_SKIPS
 
 

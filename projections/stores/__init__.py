@@ -5,7 +5,7 @@ from typing import Any
 
 from ledger.errors import InvalidInput
 from ledger.store import Store
-from projections.tables import RunTables
+from projections.tables import DocumentTables, ResultTables, RunTables, TimingTables
 
 _DATABASES = {"memory": "memory", "sqlite": "sqlite", "postgresql": "postgres", "postgres": "postgres"}
 
@@ -13,6 +13,24 @@ _DATABASES = {"memory": "memory", "sqlite": "sqlite", "postgresql": "postgres", 
 def open_run_tables(store: Store) -> RunTables:
     """Give the tables of `runs` that lie beside a log; see `_open`."""
     tables: RunTables = _open("runs", store)
+    return tables
+
+
+def open_result_tables(store: Store) -> ResultTables:
+    """Give the tables of `results` that lie beside a log; see `_open`."""
+    tables: ResultTables = _open("results", store)
+    return tables
+
+
+def open_document_tables(store: Store) -> DocumentTables:
+    """Give the tables of `documents` that lie beside a log; see `_open`."""
+    tables: DocumentTables = _open("documents", store)
+    return tables
+
+
+def open_timing_tables(store: Store) -> TimingTables:
+    """Give the tables of `timings` that lie beside a log; see `_open`."""
+    tables: TimingTables = _open("timings", store)
     return tables
 
 
