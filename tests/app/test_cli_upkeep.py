@@ -42,7 +42,11 @@ def test_projection_list_when_events_are_new(tmp_path: Path, log: ledger.Ledger)
     (lag,) = json.loads(runfold("projection", "lag", "runs", "--json", folder=tmp_path).out)
 
     *_, newest = log.read_all()
-    assert [["runs", "1", "2", "1", newest.envelope.recorded_at]] == rows
+    first = next(log.read_all())
+    assert ["runs", "1", "2", "1", newest.envelope.recorded_at] == rows[0]
+    assert [[name, "0", "2", "2", first.envelope.recorded_at] for name in ("results", "documents", "timings")] == rows[
+        1:
+    ]
     assert ("runs", 1, newest.envelope.recorded_at) == (lag["name"], lag["events_behind"], lag["behind_since"])
 
 

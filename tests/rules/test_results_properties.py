@@ -30,12 +30,12 @@ from projections.stores import open_result_tables
 
 COLUMNS = ("number", "part", *[name for name, _ in LAYOUT.columns])
 
-shards = st.integers(min_value=0, max_value=2)
-attempts = st.integers(min_value=1, max_value=3)
+shards = st.sampled_from([0, 1])
+attempts = st.sampled_from([1, 2, 3])
 sequences = st.none() | st.integers(min_value=0, max_value=6)
 results_of_shards = st.builds(
     ShardResultAppended,
-    results=st.lists(result_objects, max_size=4),
+    results=st.lists(result_objects, min_size=1, max_size=4),
     shard=st.none() | shards,
     shard_attempt=attempts,
     first_sequence=sequences,
@@ -51,7 +51,7 @@ left_out = st.builds(
     ),
     first_sequence=sequences,
 )
-eventful = st.one_of(
+of_shards = (
     results_of_shards,
     results_of_shards,
     left_out,
@@ -59,9 +59,20 @@ eventful = st.one_of(
     st.builds(ShardStarted, shard=shards, shard_attempt=attempts, worker=st.just("w1"), started_at=st.just(NOON)),
     st.builds(ShardCompleted, shard=st.none() | shards, shard_attempt=attempts),
     st.builds(started, attempt=attempts),
-    events,
-)  # fmt: skip
-histories = st.lists(eventful, max_size=25)
+)
+of_one_shard = st.builds(
+    ShardResultAppended,
+    results=st.lists(result_objects, min_size=1, max_size=2),
+    shard=st.just(0),
+    shard_attempt=attempts,
+    first_sequence=sequences,
+)
+histories = (
+    st.lists(of_one_shard, max_size=12)
+    | st.lists(st.one_of(*of_shards), min_size=10, max_size=25)
+    | st.lists(st.one_of(*of_shards, events), max_size=25)
+)
+"""Those in which a shard is tried anew, those of many shards, and any."""
 
 
 def pages(stream: list[RunEvent], cut: int) -> list[bytes]:
