@@ -53,6 +53,7 @@ def _state_fields() -> Sequence[str]:
     "--status",
     multiple=True,
     metavar="STATUS",
+    shell_complete=lambda _context, _option, begun: [word for word in STATUSES if word.startswith(begun)],
     help=f"Runs in this status; repeatable: {', '.join(STATUSES)}, or the word of another system.",
 )
 @click.option("--verdict", type=click.Choice(VERDICTS), help="Runs with this verdict.")
