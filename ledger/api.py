@@ -413,6 +413,38 @@ class Ledger:
             )
         return queue.renew(self.store, leases, lease_s=_lease_s(lease_s)) if leases else []
 
+    def look(self, leases: Sequence[Lease]) -> list[Heartbeat]:
+        """Hear whether leased work is still held and wanted, as `heartbeat` does, without moving a deadline.
+
+        It writes nothing, so a worker can ask a few times a second and learn of an abort at once.
+        """
+        return queue.look(self.store, leases) if leases else []
+
+    def hold(self, run_id: str, *, lease_s: float = limits.LEASE_S) -> Lease:
+        """Make a lease of a run that was started by name: whoever started it now has a deadline to keep.
+
+        Args:
+            run_id: A running run, all of it its worker's.
+            lease_s: After how many seconds without a heartbeat the run is settled as lost.
+
+        Raises:
+            LeaseLost: when nobody holds the run, or its shards are taken one by one.
+        """
+        run = self.state(run_id)
+        deadline = self.store.tasks.lend(RunId(run.run_id), token=run.taken_version, lease_s=_lease_s(lease_s))
+        if deadline is None:
+            raise LeaseLost(run_id=run_id, shard=None, worker=run.worker or "", token=run.taken_version)
+        return Lease(
+            run_id=RunId(run.run_id),
+            kind=run.kind,
+            project=run.project,
+            attempt=run.attempt,
+            token=run.taken_version,
+            worker=run.worker or "",
+            deadline=deadline,
+            policy=run.policy,
+        )
+
     def under(self, lease: Lease) -> "Ledger":
         """Give the same ledger, writing under a lease: what it writes to another run is refused, and what it writes
         after the lease went to another is refused with `LeaseLost` and noted in the run's history, once a lease.

@@ -282,6 +282,14 @@ def renew(store: Store, leases: Sequence[Lease], *, lease_s: float) -> list[Hear
     ]
 
 
+def look(store: Store, leases: Sequence[Lease]) -> list[Heartbeat]:
+    """Look after leases without renewing them; see `Ledger.look`."""
+    return [
+        Heartbeat(lease.run_id, lease.shard, seen.is_held, seen.deadline, seen.abort_requested)
+        for lease, seen in zip(leases, store.tasks.look(leases), strict=True)
+    ]
+
+
 def sweep(store: Store, *, limit: int, clock: Clock, make_request: MakeRequest) -> list[Swept]:
     """Settle leases that are over; see `Ledger.sweep`."""
     cache = StateCache()  # of this sweep alone: what it appends may yet be rolled back

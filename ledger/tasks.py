@@ -141,6 +141,12 @@ class Tasks(Protocol):
     def renew(self, leases: Sequence[Lease], *, lease_s: float) -> list[Renewal]:
         """Move the deadlines of those leases that are still held, in one statement."""
 
+    def look(self, leases: Sequence[Lease]) -> list[Renewal]:
+        """Tell whether leases are held, and whether an abort was requested, without writing anything."""
+
+    def lend(self, run_id: RunId, *, token: int, lease_s: float) -> datetime | None:
+        """Make a lease of a run that its starter holds without one; None when it is not held under this token."""
+
     def release(self, lease: Lease) -> bool:
         """Let others claim a task, without a word in the log; False when it was not held by this lease."""
 

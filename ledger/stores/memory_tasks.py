@@ -272,6 +272,24 @@ class MemoryTasks:
                     renewed.append(Renewal(True, row.deadline, row.abort_requested))
         return renewed
 
+    def look(self, leases: Sequence[Lease]) -> list[Renewal]:
+        with self._store.lock:
+            rows = [self._rows.get((lease.run_id, _shard(lease.shard))) for lease in leases]
+            return [
+                Renewal(False)
+                if row is None or row.deadline is None or row.token != lease.token
+                else Renewal(True, row.deadline, row.abort_requested)
+                for lease, row in zip(leases, rows, strict=True)
+            ]
+
+    def lend(self, run_id: RunId, *, token: int, lease_s: float) -> datetime | None:
+        with self._store.lock:
+            row = self._rows.get((run_id, _RUN))
+            if row is None or row.state != "held" or row.token != token:
+                return None
+            row.deadline = utc_now() + timedelta(seconds=lease_s)
+            return row.deadline
+
     def release(self, lease: Lease) -> bool:
         with self._store.lock:
             return _release(self._rows, lease.run_id, lease.shard, lease.token)

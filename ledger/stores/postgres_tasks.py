@@ -73,6 +73,19 @@ class PostgresTasks:
         renewed = {row[:3]: Renewal(True, row[3].astimezone(UTC), row[4]) for row in rows}
         return [renewed.get(key, Renewal(False)) for key in keys]
 
+    def look(self, leases: Sequence[Lease]) -> list[Renewal]:
+        keys = [(lease.run_id, _shard(lease.shard), lease.token) for lease in leases]
+        columns = [list(column) for column in zip(*keys, strict=True)] or [[], [], []]
+        with self._store.transaction() as connection:
+            rows = connection.execute(_LOOK, columns, prepare=True).fetchall()
+        held = {row[:3]: Renewal(True, row[3].astimezone(UTC), row[4]) for row in rows}
+        return [held.get(key, Renewal(False)) for key in keys]
+
+    def lend(self, run_id: RunId, *, token: int, lease_s: float) -> datetime | None:
+        with self._store.transaction() as connection:
+            row = connection.execute(_LEND_STARTED, (lease_s, run_id, token), prepare=True).fetchone()
+        return None if row is None else _utc(row[0])
+
     def release(self, lease: Lease) -> bool:
         with self._store.transaction() as connection:
             return _release(connection, lease.run_id, lease.shard, lease.token)
@@ -199,6 +212,19 @@ SET deadline = clock_timestamp() + %s::float8 * interval '1 s'
 FROM held
 WHERE t.run_id = held.run_id AND t.shard = held.shard
 RETURNING t.run_id::text, t.shard, t.token, t.deadline, t.abort_requested
+"""
+_LOOK: Final = """
+SELECT t.run_id::text, t.shard, t.token, t.deadline, t.abort_requested
+FROM runfold.tasks t
+JOIN unnest(%s::uuid[], %s::integer[], %s::bigint[]) AS l (run_id, shard, token)
+    ON t.run_id = l.run_id AND t.shard = l.shard AND t.token = l.token
+WHERE t.deadline IS NOT NULL
+"""
+_LEND_STARTED: Final = """
+UPDATE runfold.tasks
+SET deadline = clock_timestamp() + %s::float8 * interval '1 s'
+WHERE run_id = %s AND shard = -1 AND state = 'held' AND token = %s
+RETURNING deadline
 """
 _RELEASE: Final = """
 UPDATE runfold.tasks

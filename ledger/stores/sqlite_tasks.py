@@ -67,6 +67,18 @@ class SqliteTasks:
             for key in [(lease.run_id, _shard(lease.shard), lease.token) for lease in leases]
         ]
 
+    def look(self, leases: Sequence[Lease]) -> list[Renewal]:
+        keys = [(lease.run_id, _shard(lease.shard), lease.token) for lease in leases]
+        with self._store.reading() as connection:
+            rows = [connection.execute(_LOOK, key).get for key in keys]
+        return [Renewal(False) if row is None else Renewal(True, _moment(row[0]), bool(row[1])) for row in rows]
+
+    def lend(self, run_id: RunId, *, token: int, lease_s: float) -> datetime | None:
+        deadline = _now() + round(lease_s * 1000)
+        with self._store.writing() as connection:
+            connection.execute(_LEND_STARTED, (deadline, run_id, token))
+            return _moment(deadline) if connection.changes() else None
+
     def release(self, lease: Lease) -> bool:
         with self._store.writing() as connection:
             connection.execute(_RELEASE, (_now(), lease.run_id, _shard(lease.shard), lease.token))
@@ -236,6 +248,12 @@ WHERE deadline IS NOT NULL
     )
 RETURNING run_id, shard, token, abort_requested
 """
+_LOOK: Final = """
+SELECT deadline, abort_requested
+FROM tasks
+WHERE run_id = ? AND shard = ? AND token = ? AND deadline IS NOT NULL
+"""
+_LEND_STARTED: Final = "UPDATE tasks SET deadline = ? WHERE run_id = ? AND shard = -1 AND state = 'held' AND token = ?"
 _RELEASE: Final = """
 UPDATE tasks
 SET state = 'waiting', worker = NULL, deadline = NULL, available_at = NULL, since = ?
