@@ -218,7 +218,7 @@ def test_worker_when_it_lost_its_lease(log: Ledger) -> None:
         work.append_results([{"status": "passed"}])
 
     with working(Worker(log, {"test": execute}, name="late", concurrency=1)):
-        wait_for(lambda: log.state(run).status == "queued")
+        wait_for(lambda: (log.state(run).status, log.state(run).attempt) == ("queued", 1))
         Worker(log, {"test": execute}, name="next").run(until_idle=True)
 
     assert ("completed", 1, 0, 2) == (
