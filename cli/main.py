@@ -26,6 +26,7 @@ class _Entry(NamedTuple):
 _COMMANDS: Final = {
     "exec": _Entry("Runs", "cli.commands.exec:exec_command", "Record any command as a run."),
     "enqueue": _Entry("Runs", "cli.commands.changes:enqueue", "Ask for a run."),
+    "worker": _Entry("Runs", "cli.commands.worker:worker", "Execute a command for each run that waits."),
     "abort": _Entry("Runs", "cli.commands.changes:abort", "End runs on purpose."),
     "delete": _Entry("Runs", "cli.commands.bin:delete", "Put finished runs into the recycle bin."),
     "restore": _Entry("Runs", "cli.commands.bin:restore", "Take runs out of the recycle bin."),

@@ -60,8 +60,25 @@ RETRY_S: Final = 0.5
 logger = logging.getLogger("runfold.worker")
 
 
-class NotRetryable(Exception):
+class WorkFailed(Exception):
+    """Raised by a handler to say how its work failed: the text is the run's error, as it is.
+
+    Attributes:
+        category: A word for it, for programs.
+        is_retryable: Whether another attempt may help.
+    """
+
+    is_retryable = True
+
+    def __init__(self, error: str, *, category: str | None = None) -> None:
+        super().__init__(error)
+        self.category = category or type(self).__name__
+
+
+class NotRetryable(WorkFailed):
     """Raised by a handler whose work no further attempt can do."""
+
+    is_retryable = False
 
 
 class Stopped(Enum):
@@ -305,14 +322,12 @@ class Worker:
         if work.is_stopped:
             self._stopped(work)
             return
-        told = "".join(traceback.format_exception(error)).rstrip() or type(error).__name__
         logger.warning("%s failed: %s", _what(work), error, extra=_facts(work))
-        self._give_up(
-            work,
-            f"{type(error).__name__}: {error}\n\n{told}",
-            category=getattr(error, "category", None) or type(error).__name__,
-            is_retryable=not isinstance(error, NotRetryable),
-        )
+        if isinstance(error, WorkFailed):
+            self._give_up(work, str(error), category=error.category, is_retryable=error.is_retryable)
+            return
+        name, told = type(error).__name__, "".join(traceback.format_exception(error)).rstrip()
+        self._give_up(work, f"{name}: {error}\n\n{told}", category=name, is_retryable=True)
 
     def _stopped(self, work: Work) -> None:
         """Settle work whose handler was told to end, and did."""

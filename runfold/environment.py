@@ -15,6 +15,11 @@ SHARD_COUNT: Final = "RUNFOLD_SHARD_COUNT"
 SHARD_ATTEMPT: Final = "RUNFOLD_SHARD_ATTEMPT"
 PYTEST_SPLIT: Final = "RUNFOLD_PYTEST_SPLIT"
 PYTEST_RECORD: Final = "RUNFOLD_PYTEST_RECORD"
+ATTEMPT: Final = "RUNFOLD_ATTEMPT"
+LEASE_TOKEN: Final = "RUNFOLD_LEASE_TOKEN"
+WORKER: Final = "RUNFOLD_WORKER"
+INPUT: Final = "RUNFOLD_INPUT"
+PLAN: Final = "RUNFOLD_PLAN"
 PYTEST_CURRENT_TEST: Final = "PYTEST_CURRENT_TEST"
 """Set by pytest while a test runs: a pytest that finds it is part of that test, and no part of the run."""
 
@@ -31,6 +36,11 @@ class ShardEnvironment:
         shard_attempt: Which attempt of the shard, from 1.
         splits_pytest: Whether pytest runs this shard's slice of the tests only.
         records_pytest: Whether the pytest plugin records results; off when they come from files.
+        attempt: Which attempt of the run or the shard a worker executes; None outside of workers.
+        lease_token: Of the worker's lease on the whole run: what is recorded is refused once that is another's.
+        worker: Who holds the lease.
+        input_file: Where the run's input is, as JSON.
+        plan_file: Where the ids of the planned tests are, one a line.
     """
 
     run_id: str
@@ -40,6 +50,11 @@ class ShardEnvironment:
     shard_attempt: int = 1
     splits_pytest: bool = False
     records_pytest: bool = True
+    attempt: int | None = None
+    lease_token: int | None = None
+    worker: str | None = None
+    input_file: str | None = None
+    plan_file: str | None = None
 
     @classmethod
     def read(cls, environ: Mapping[str, str]) -> Self | None:
@@ -62,6 +77,11 @@ class ShardEnvironment:
             shard_attempt=_integer(environ, SHARD_ATTEMPT, at_least=1) or 1,
             splits_pytest=environ.get(PYTEST_SPLIT, "0") == "1",
             records_pytest=environ.get(PYTEST_RECORD, "1") != "0",
+            attempt=_integer(environ, ATTEMPT, at_least=1),
+            lease_token=_integer(environ, LEASE_TOKEN, at_least=1),
+            worker=environ.get(WORKER) or None,
+            input_file=environ.get(INPUT) or None,
+            plan_file=environ.get(PLAN) or None,
         )
 
     def over(self, environ: Mapping[str, str]) -> dict[str, str]:
@@ -74,10 +94,17 @@ class ShardEnvironment:
             PYTEST_SPLIT: "1" if self.splits_pytest else "0",
             PYTEST_RECORD: "1" if self.records_pytest else "0",
         }
-        if self.shard is not None:
-            told[SHARD_INDEX] = str(self.shard)
-        inherited = {name: value for name, value in environ.items() if name not in (PYTEST_CURRENT_TEST, SHARD_INDEX)}
-        return {**inherited, **told}
+        sometimes = {
+            SHARD_INDEX: self.shard,
+            ATTEMPT: self.attempt,
+            LEASE_TOKEN: self.lease_token,
+            WORKER: self.worker,
+            INPUT: self.input_file,
+            PLAN: self.plan_file,
+        }
+        told |= {name: str(value) for name, value in sometimes.items() if value is not None}
+        hidden = {PYTEST_CURRENT_TEST, *sometimes}
+        return {**{name: value for name, value in environ.items() if name not in hidden}, **told}
 
 
 def substitute(argument: str, *, shard: int, shard_count: int) -> str:

@@ -77,7 +77,7 @@ def exec_command(
       runfold exec test --junit 'build/**/TEST-*.xml' -- mvn test
       runfold exec e2e --shards 3 -- npx playwright test --shard={shard1}/{shards}
     """
-    _check_patterns((*junit, *reportlog), is_cut=(shards or 1) > 1)
+    check_patterns((*junit, *reportlog), is_cut=(shards or 1) > 1)
     if timeout is not None and not timeout:
         raise click.UsageError("--timeout is 0: nothing could run. Give it more, or leave it out.")
     from cli.execution.execution import Execution
@@ -111,7 +111,8 @@ def absolute_url(url: str) -> str:
     return url if path == url else f"sqlite:///{Path(path).absolute()}"
 
 
-def _check_patterns(patterns: tuple[str, ...], *, is_cut: bool) -> None:
+def check_patterns(patterns: tuple[str, ...], *, is_cut: bool) -> None:
+    """Refuse patterns of result files that name the same files for several shards."""
     for pattern in patterns:
         if is_cut and "{shard}" not in pattern and "{shard1}" not in pattern:
             raise click.UsageError(

@@ -34,7 +34,7 @@ from cli.execution.stop import Stop, StopSignals
 from cli.settling import settled
 from ledger.api import Ledger, Outcome, RunHandle
 from ledger.clock import monotonic
-from ledger.errors import IllegalTransition, OutcomeUnknown, RunTaken, StoreUnavailable
+from ledger.errors import IllegalTransition, LeaseLost, OutcomeUnknown, RunTaken, StoreUnavailable
 from ledger.ids import new_event_ids
 from ledger.run.state import Run
 from ledger.run.values import clean
@@ -51,6 +51,8 @@ TICK_S: Final = 0.05
 LINGER_S: Final = 1.0
 """What a command leaves behind gets this long to end by itself: the `tee` of `exec > >(tee log)` is still writing."""
 LAST_LINES: Final = 20
+LEASE_S: Final = 120.0
+"""After this long without a sign of life, a sweep settles the run as lost."""
 SETTLE_S: Final = 60.0
 """How long the end of a run is tried on a ledger that is out of reach."""
 COMMAND_CHARS_MAX: Final = 16_384
@@ -131,6 +133,7 @@ class Execution:
             idempotency_key=self._plan.idempotency_key,
             exclusive_key=self._plan.exclusive_key,
             on_active=self._plan.on_active,
+            worker=self._worker,
         )
 
     def _claim(self, run: Run) -> None:
@@ -138,9 +141,9 @@ class Execution:
         if not outcome:
             state = self._log.state(run.id)
             raise RunTaken(run_id=run.id, worker=state.worker, taken_version=state.taken_version)
-        self._taken_version = (
-            self._log.state(run.id).taken_version if outcome.winner is None else outcome.winner.version
-        )
+        self._lease = self._settle(lambda _: self._log.hold(run.id, lease_s=LEASE_S))
+        self._log = self._log.under(self._lease)
+        self._taken_version = self._lease.token
 
     def _refuse_missing_command(self) -> int:
         """Fail the run when there is no such command, and give the code that shells give for it; 0 when there is."""
@@ -163,7 +166,7 @@ class Execution:
 
     def _execute(self) -> int:
         self._log_writer = LogWriter(self._log, self._run_id) if self._plan.records_output else None
-        self._watch = RunWatch(self._log, self._log.state(self._run_id))
+        self._watch = RunWatch(self._log, self._log.state(self._run_id), lease=self._lease, lease_s=LEASE_S)
         self._guardian = Guardian(self._run_id, self._url)
         try:
             self._began_at = monotonic()
@@ -200,6 +203,8 @@ class Execution:
             shard_count=count,
             splits_pytest=self._plan.splits_pytest,
             records_pytest=not has_files,
+            lease_token=self._lease.token,
+            worker=self._worker,
         )
         writer = ResultWriter(self._log, self._run_id, shard=shard, waits=True) if has_files else None
         files = None
@@ -319,7 +324,7 @@ class Execution:
             if self._stop is None:
                 shard.files.warn_of_missing()
         if self._stop is None:
-            with suppress(IllegalTransition):  # the shard was handed on; at the end it is looked who has it
+            with suppress(IllegalTransition, LeaseLost):  # it was handed on; at the end it is looked who has it
                 self._settle(
                     lambda _: self._log.complete_shard(
                         self._run_id, number, shard_attempt=FIRST_ATTEMPT, exit_code=exit_code

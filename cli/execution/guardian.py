@@ -23,16 +23,16 @@ class Guardian:
     """The executor's end: starts the guardian, and tells it what is gone.
 
     Args:
-        run_id: The run.
+        run_id: The run that is interrupted when its executor dies; None when leases tell, as a worker's do.
         url: The ledger, absolute.
     """
 
-    def __init__(self, run_id: str, url: str) -> None:
+    def __init__(self, run_id: str | None, url: str) -> None:
         reading, self.pipe = os.pipe()
         with open(reading, "rb") as end:
             # The URL may hold a password: it goes through the environment, which others cannot list.
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "runfold.start", "cli.execution.guardian", run_id],
+                [sys.executable, "-P", "-m", "runfold.start", "cli.execution.guardian", run_id or ""],
                 stdin=end,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -104,7 +104,8 @@ def main() -> None:
     groups = watch(sys.stdin.buffer)
     if groups is not None:
         end_groups(groups)
-        note_interruption(sys.argv[1], os.environ["RUNFOLD_URL"])
+        if sys.argv[1]:
+            note_interruption(sys.argv[1], os.environ["RUNFOLD_URL"])
 
 
 if __name__ == "__main__":

@@ -13,8 +13,12 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from cli.execution.result_writer import Recording, ResultWriter
+from ledger.api import Ledger
+from ledger.clock import utc_now
 from ledger.errors import LedgerError
+from ledger.events import RunId
 from ledger.opening import open as open_ledger
+from ledger.run.leases import Lease
 from ledger.run.values import JsonObject
 from runfold.environment import ShardEnvironment
 
@@ -27,6 +31,7 @@ def record(place: ShardEnvironment, lines: Iterable[str]) -> Recording:
     """
     try:
         with open_ledger(place.url, actor="pytest", migrate=False) as log:
+            log = _under_lease(log, place)
             writer = ResultWriter(log, place.run_id, shard=place.shard, shard_attempt=place.shard_attempt)
             for result in _results(lines):
                 writer.put(result)
@@ -36,6 +41,21 @@ def record(place: ShardEnvironment, lines: Iterable[str]) -> Recording:
         recording.lose(sum(1 for _ in _results(lines)), str(exc))
         recording.reason = str(exc)
         return recording
+
+
+def _under_lease(log: Ledger, place: ShardEnvironment) -> Ledger:
+    """Write under the lease of the worker that started the test run, where it has one on the whole run."""
+    if place.lease_token is None:
+        return log
+    lease = Lease(
+        run_id=RunId(place.run_id),
+        kind="",
+        attempt=place.attempt or 1,
+        token=place.lease_token,
+        worker=place.worker or "",
+        deadline=utc_now(),
+    )
+    return log.under(lease)
 
 
 def _results(lines: Iterable[str]) -> Iterable[JsonObject]:

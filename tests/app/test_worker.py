@@ -67,7 +67,7 @@ def test_worker_when_handlers_succeed_and_fail(log: Ledger) -> None:
     assert {("completed", 1)} == {(log.state(run).status, log.state(run).passed) for run in [*runs, flaky]}
     assert f"out/{runs[0]}" == log.state(runs[0]).output_ref
     state = log.state(hopeless)
-    assert ("failed", "NotRetryable", "NotRetryable: no such suite") == (
+    assert ("failed", "NotRetryable", "no such suite") == (
         state.status,
         state.error_category,
         state.failure_summary,

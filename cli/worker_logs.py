@@ -1,0 +1,39 @@
+"""What workers and daemons say on stderr: lines for people, or one JSON object a line."""
+
+import json
+import logging
+from datetime import UTC, datetime
+from typing import Final, TextIO
+
+_FACTS: Final = ("run_id", "kind", "project", "shard", "attempt", "worker", "purpose")
+
+
+def log_to_stderr(stream: TextIO, *, form: str) -> None:
+    """Send everything that `runfold` logs to a stream.
+
+    Args:
+        stream: Where to.
+        form: `text` or `json`.
+    """
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter("runfold: %(message)s"))
+    logger = logging.getLogger("runfold")
+    logger.handlers[:] = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+
+
+class JsonFormatter(logging.Formatter):
+    """Writes a record as one JSON object: time, level, message, and the facts of the run it is about."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        document = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat().replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **{name: getattr(record, name) for name in _FACTS if getattr(record, name, None) is not None},
+        }
+        if record.exc_info:
+            document["error"] = self.formatException(record.exc_info)
+        return json.dumps(document, ensure_ascii=False)
