@@ -89,6 +89,15 @@ def catch_up(log: Ledger, name: str = RUNS.name) -> int:
             return generation
 
 
+def is_live(log: Ledger, name: str = RUNS.name) -> bool:
+    """Tell whether a projection has rows; it has none before its first read.
+
+    Raises:
+        InvalidInput: when there is no such projection.
+    """
+    return _projection(log, name)[1].checkpoint().generation > 0
+
+
 def _catch_up_from(
     store: Store, projection: Projection[Any, Any], tables: Tables[Any, Any], start: Checkpoint
 ) -> int | None:

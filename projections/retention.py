@@ -21,7 +21,7 @@ from ledger.errors import InvalidInput, SchemaMismatch
 from ledger.run.codec import RecordedRunEvent
 from ledger.run.state import Run
 from ledger.run.values import TERMINAL, Status, check_integer, check_optional_text, check_text, check_time
-from projections.projector import PROJECTIONS, catch_up
+from projections.projector import PROJECTIONS, catch_up, is_live
 from projections.queries import RunFilters
 from projections.reader import Runs
 from projections.recycle_bin import all_runs
@@ -169,8 +169,9 @@ def sweep(
 def forget(log: Ledger) -> None:
     """Let every read model forget what was purged: until its next read, its tables have what they had before."""
     for name in PROJECTIONS:
-        with suppress(SchemaMismatch):  # a rebuild, which is due, folds nothing that was erased
-            catch_up(log, name)
+        if is_live(log, name):  # what nobody has read yet has nothing to forget
+            with suppress(SchemaMismatch):  # a rebuild, which is due, folds nothing that was erased
+                catch_up(log, name)
 
 
 def _due(runs: Runs, policies: Sequence[Policy], now: datetime) -> Iterator[tuple[Run, str, str]]:

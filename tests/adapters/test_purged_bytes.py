@@ -6,7 +6,8 @@ import apsw
 import pytest
 
 import ledger
-from projections import catch_up
+from projections import PROJECTIONS, catch_up, lag
+from projections.retention import forget
 
 SECRET = "ada.lovelace@example.org"
 
@@ -17,6 +18,8 @@ def a_run_with_secrets(log: ledger.Ledger) -> str:
     for _ in range(50):
         log.append_log(run.id, [SECRET, "y" * 3_000])
     log.append_results(run.id, [{"status": "failed", "error": SECRET}] * 100)
+    log.record_document(run.id, "audit", {"by": SECRET})
+    log.enter_phase(run.id, SECRET)
     log.fail(run.id, error=SECRET)
     log.delete(run.id, reason=SECRET)
     return run.id
@@ -32,12 +35,13 @@ def test_file_when_a_run_was_purged(tmp_path: Path, catches_up_before: bool) -> 
     with ledger.open(f"sqlite:///{tmp_path / 'runs.db'}") as log:
         run_id = a_run_with_secrets(log)
         if catches_up_before:
-            catch_up(log)
+            for name in PROJECTIONS:
+                catch_up(log, name)
         assert files_with_secrets(tmp_path)
 
         log.purge(run_id)
         if catches_up_before:
-            catch_up(log)  # what the row was is in the write-ahead log until that is written over, or the file closed
+            forget(log)  # what the rows were is in the write-ahead log until that is written over, or the file closed
         else:
             assert [] == files_with_secrets(tmp_path)
 
@@ -65,3 +69,15 @@ def test_secure_delete_when_a_ledger_is_open(tmp_path: Path) -> None:
     """Every connection overwrites what it deletes."""
     with ledger.open(f"sqlite:///{tmp_path / 'runs.db'}") as log, log.store.writing() as connection:  # type: ignore[attr-defined]
         assert 1 == connection.pragma("secure_delete")
+
+
+def test_read_models_when_nobody_read_them(tmp_path: Path) -> None:
+    """A purge brings those read models up to date that have rows, and does not make others from the whole log."""
+    with ledger.open(f"sqlite:///{tmp_path / 'runs.db'}") as log:
+        run_id = a_run_with_secrets(log)
+        catch_up(log, "results")
+        log.purge(run_id)
+
+        forget(log)
+
+        assert {"results"} == {name for name in PROJECTIONS if lag(log, name).events_behind == 0}
