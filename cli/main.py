@@ -37,6 +37,13 @@ _COMMANDS: Final = {
     "history": _Entry("Runs", "cli.commands.events:history", "Show the events of a run."),
     "logs": _Entry("Runs", "cli.commands.events:logs", "Show the output of a run."),
     "watch": _Entry("Runs", "cli.commands.events:watch", "Follow runs until they end."),
+    "tests": _Entry(
+        "Results", "cli.commands.results:tests", "Rank tests: flaky, slow or failing; or tell the history of one."
+    ),
+    "compare": _Entry("Results", "cli.commands.results:compare", "Compare the tests of two runs."),
+    "timings": _Entry(
+        "Results", "cli.commands.results:timings", "Tell how long the attempts, phases and shards of a run took."
+    ),
     "projection": _Entry("Ledger", "cli.commands.projection:projection", "Look after the tables that lists read."),
     "db": _Entry("Ledger", "cli.commands.db:db", "Look after the tables of the ledger."),
     "serve": _Entry("Server", "cli.commands.serve:serve", "Serve the ledger over HTTP."),

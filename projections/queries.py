@@ -19,6 +19,7 @@ from ledger.run.state import Run
 from ledger.run.values import Status, Verdict, check_integer, check_labels, check_text, check_time, check_uuid
 from projections.runs import created_text, deleted_text
 
+CountedBy = Literal["project", "status"]
 Deleted = Literal["exclude", "only", "include", "purged"]
 _DELETED: Final = ("exclude", "only", "include", "purged")
 

@@ -4,19 +4,22 @@ A list, count or search first catches up, so it reflects every append that was c
 is new, that is one look at the checkpoint and one at the log, without a lock or a write.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
 from typing import Final, TypeVar, Unpack
 
+from ledger import limits
 from ledger.api import Ledger
-from ledger.errors import RunNotFound
+from ledger.errors import InvalidInput, RunNotFound
 from ledger.events import RunId
 from ledger.run.state import Run, RunState, apply_all, as_run, initial
-from ledger.run.values import check_integer, check_uuid
+from ledger.run.values import Status, check_integer, check_text, check_uuid
 from projections.decoding import as_recorded, read_events
 from projections.projector import PAGE_EVENTS, fresh
 from projections.queries import (
+    CountedBy,
     ListedRun,
     PageKey,
     RunFilter,
@@ -34,6 +37,7 @@ from projections.runs import RUNS, decode_run, decode_state
 from projections.stores import open_run_tables
 
 _T = TypeVar("_T")
+_Text = TypeVar("_Text", bound=str)
 
 FOUND_MAX: Final = 10
 """Run ids that `find` gives at most: enough to name those that a prefix could mean."""
@@ -96,6 +100,35 @@ class Runs:
             return sum(1 for _ in self._as_of(wanted, None))
         return self._fresh(lambda generation: self._tables.count(generation, wanted))
 
+    def count_by_project(self, project_ids: Sequence[str], **filters: Unpack[RunFilters]) -> dict[str, int]:
+        """Count the runs of several projects at once.
+
+        Args:
+            project_ids: Which, up to `limits.LIST_ROWS_MAX`.
+            **filters: Which runs; see `list`.
+
+        Returns:
+            How many each has, 0 included.
+        """
+        if isinstance(project_ids, str) or not isinstance(project_ids, Sequence):
+            raise InvalidInput("project_ids", f"is {type(project_ids).__name__}; a list of projects is needed.")
+        if len(project_ids) > limits.LIST_ROWS_MAX:
+            raise InvalidInput(
+                "project_ids", f"has {len(project_ids):,} projects; {limits.LIST_ROWS_MAX:,} are allowed."
+            )
+        wanted = run_filter(**filters)
+        names = [check_text(name, field="project_ids", chars_max=limits.NAME_CHARS_MAX) for name in project_ids]
+        return self._count_by("project", names, wanted)
+
+    def count_by_status(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        """Count runs by their status; see `list` for filters and errors.
+
+        Returns:
+            How many runs are in each of the statuses asked for, or in every one, 0 included.
+        """
+        wanted = run_filter(**filters)
+        return self._count_by("status", list(wanted.status or Status), wanted)
+
     def find(self, prefix: str, *, limit: int = FOUND_MAX) -> Sequence[str]:
         """Find run ids by how they begin; deleted runs are found as well.
 
@@ -120,6 +153,13 @@ class Runs:
 
     def _fresh(self, read: Callable[[int], _T | None]) -> _T:
         return fresh(self._log, RUNS.name, read)
+
+    def _count_by(self, column: CountedBy, values: Sequence[_Text], wanted: RunFilter) -> dict[_Text, int]:
+        if wanted.at is not None:
+            found: Mapping[str, int] = Counter(getattr(run, column) for _, run in self._as_of(wanted, None))
+        else:
+            found = self._fresh(lambda generation: self._tables.count_by(generation, wanted, column, values))
+        return {value: found.get(value, 0) for value in values}
 
     def _select(self, wanted: RunFilter, after: PageKey | None, limit: int) -> Sequence[tuple[PageKey, Run]]:
         if wanted.at is not None:

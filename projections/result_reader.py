@@ -67,6 +67,16 @@ class Results:
         results = [result_of(row) for row in rows[:limit]]
         return ResultPage(results, make_page_token(run_id, rows[limit - 1].number) if more else None)
 
+    def all_of_run(self, run_id: str) -> Iterator[Result]:
+        """Give all of a run's results, reading page by page; see `of_run`."""
+        token: str | None = None
+        while True:
+            page = self.of_run(run_id, page_token=token)
+            yield from page.results
+            token = page.next_page_token
+            if token is None:
+                return
+
     def latest(self, test_id: str, *, project: str | None = None, kind: str | None = None) -> Result | None:
         """Give the newest result of a test: of the newest run that has one, the last one. Deleted runs are left out.
 

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from projections.details import Detail, DetailsRow, State, StoredDetails
 from projections.documents import DocumentFilter, DocumentsState
 from projections.projection import Checkpoint, Row, Stored, Stored_contra
-from projections.queries import ListedRun, PageKey, RunFilter
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter
 from projections.results import OutcomeRow, RankedTest, RankingFilter, ResultRow, ResultsState
 from projections.runs import RunRow, StoredRun
 from projections.timings import TimingsState
@@ -102,6 +102,11 @@ class RunTables(Tables[RunRow, StoredRun], Protocol):
 
     def count(self, generation: int, wanted: RunFilter) -> int | None:
         """Count the rows that `list` would give."""
+
+    def count_by(
+        self, generation: int, wanted: RunFilter, column: CountedBy, values: Sequence[str]
+    ) -> Mapping[str, int] | None:
+        """Count the rows that `list` would give, for each of these values of a column that any row has."""
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         """Give the first run ids that begin with a text, in their order."""

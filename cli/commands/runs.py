@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ledger.run.state import Gate, Run, RunState, Shard
     from projections.queries import RunFilters, RunPage
     from projections.reader import Runs
+    from projections.results import Result
     from projections.vocabularies import Vocabulary
 
 ROWS_DEFAULT = 30
@@ -41,7 +42,7 @@ def _run_fields() -> Sequence[str]:
 def _state_fields() -> Sequence[str]:
     from cli.documents import STATE_FIELDS
 
-    return STATE_FIELDS
+    return (*STATE_FIELDS, "results")
 
 
 # --- list ---------------------------------------------------------------------------------------------------
@@ -198,6 +199,7 @@ def _results(run: "Run") -> Cell | str:
 @click.option("--shards", "with_shards", is_flag=True, help="With its shards.")
 @click.option("--gates", "with_gates", is_flag=True, help="With its gates.")
 @click.option("--input", "with_input", is_flag=True, help="With what it was enqueued with.")
+@click.option("--results", "with_results", is_flag=True, help="With its results that count.")
 @as_option
 @output_options(_state_fields)
 @url_option
@@ -209,13 +211,15 @@ def show(
     with_shards: bool,
     with_gates: bool,
     with_input: bool,
+    with_results: bool,
     url: Setting,
     output: Output,
 ) -> None:
     """Show one run, now or as it was.
 
     RUN is an id, the first characters of one, @last or @last-failed (the newest run that failed, or whose verdict
-    is failed). Piped, each line is a name and a value. --json has shards, gates and input in any case.
+    is failed). Piped, each line is a name and a value. --json has shards, gates and input in any case,
+    and results when they are asked for.
 
     \b
     Examples:
@@ -223,19 +227,26 @@ def show(
       runfold show 0199d1a2 --at 12
       runfold show @last-failed --json status,verdict,failure_summary
     """
+    from cli.commands.results import result_document
     from cli.documents import input_of, state_document
     from cli.run_ids import resolve
     from projections.reader import Runs
+    from projections.result_reader import Results
     from projections.vocabularies import view
 
     words = _vocabulary(spoken)
+    reads_results = with_results or (output.fields is not None and output.wants("results"))
+    if reads_results and at is not None:
+        raise click.UsageError("--results and --at exclude each other: results are those that count now.")
     with reading_ledger(url) as log:
         runs = Runs(log)
         state = runs.get(resolve(runs, run_id), at=at)
         reads_input = output.wants("input") if output.is_json else with_input
         given = input_of(next(log.read(state.run_id, up_to=1))) if reads_input else None
+        results = list(Results(log).all_of_run(state.run_id)) if reads_results else []
     if output.is_json:
-        output.document(state_document(state, input=given) if words is None else view(state, words))
+        document = state_document(state, input=given) if words is None else view(state, words)
+        output.document({**document, "results": list(map(result_document, results))} if reads_results else document)
         return
     if words is not None:
         output.facts(view(state, words).items())
@@ -247,6 +258,8 @@ def show(
         _section(output, "Shards", sorted(state.shards.items()), _shard_columns(output, state))
     if with_gates:
         _section(output, "Gates", list(state.gates.values()), _gate_columns(output))
+    if with_results:
+        _section(output, "Results", results, _result_columns(output))
 
 
 def _fields(run: "Run") -> "Iterable[tuple[str, object]]":
@@ -348,6 +361,21 @@ def _gate_columns(output: Output) -> "list[Column[Gate]]":
         Column("SUMMARY", lambda gate: gate.summary, is_cut=True),
         Column("LOG", lambda gate: gate.log_ref, is_cut=True),
     ]
+
+
+def _result_columns(output: Output) -> "list[Column[Result]]":
+    return [
+        Column("", lambda result: "result", only="piped"),
+        Column("TEST", lambda result: result.test_id, is_cut=True),
+        Column("STATUS", lambda result: result.status, lambda result: output.word(result.status)),
+        Column("TOOK", lambda result: result.duration_ms, lambda result: _took(result.duration_ms)),
+        Column("SHARD", lambda result: result.shard),
+        Column("ERROR", lambda result: result.error, is_cut=True),
+    ]
+
+
+def _took(duration_ms: float | None) -> str:
+    return length_of(None if duration_ms is None else round(duration_ms))
 
 
 # --- status -------------------------------------------------------------------------------------------------

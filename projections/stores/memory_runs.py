@@ -3,12 +3,13 @@
 Differs from its siblings: a list looks at every row.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from ledger.store import Store
 from ledger.stores.memory import MemoryStore
-from projections.queries import ListedRun, PageKey, RunFilter, matches
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, matches
 from projections.runs import RUNS, RunRow, StoredRun, decode_run, restore
 from projections.stores.memory_tables import Generation, MemoryTables
 
@@ -40,6 +41,15 @@ class MemoryRuns(MemoryTables[RunRow, StoredRun]):
     def count(self, generation: int, wanted: RunFilter) -> int | None:
         with self._live(generation) as live:
             return None if live is None else len(_matching(live, wanted))
+
+    def count_by(
+        self, generation: int, wanted: RunFilter, column: CountedBy, values: Sequence[str]
+    ) -> Mapping[str, int] | None:
+        with self._live(generation) as live:
+            if live is None:
+                return None
+            counts = Counter(getattr(live[row.run_id], column) for row in _matching(live, wanted))
+        return {value: counts[value] for value in values if value in counts}
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         with self._live(generation) as live:

@@ -1,13 +1,13 @@
 """The `runs` tables in PostgreSQL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple, cast
 
 import msgspec
 
 from ledger.store import Store
 from ledger.stores.postgres import PostgresStore
-from projections.queries import ListedRun, PageKey, RunFilter
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter
 from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.postgres_tables import Connection, Params, PostgresTables, fetch
 
@@ -43,6 +43,15 @@ class PostgresRuns(PostgresTables[RunRow, StoredRun]):
         with self._store.transaction() as connection:
             ((count,),) = fetch(connection, _COUNT + selected.sql, selected.params)
             return count if self._is_live(connection, generation) else None
+
+    def count_by(
+        self, generation: int, wanted: RunFilter, column: CountedBy, values: Sequence[str]
+    ) -> Mapping[str, int] | None:
+        selected = _select(generation, wanted, None)
+        sql = "".join([_COUNT_BY[column], selected.sql, _AMONG[column]])
+        with self._store.transaction() as connection:
+            counts = dict(fetch(connection, sql, [*selected.params, list(values)]))
+            return counts if self._is_live(connection, generation) else None
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         with self._store.transaction() as connection:
@@ -253,3 +262,11 @@ _ORDER: Final[tuple[LiteralString, LiteralString]] = (
 )
 _MERGED_ORDER: Final = "\nORDER BY created_at DESC, run_id DESC\nLIMIT %s"
 _COUNT: Final = "SELECT count(*)\n"
+_COUNT_BY: Final[dict[CountedBy, LiteralString]] = {
+    "project": "SELECT runs.project, count(*)\n",
+    "status": "SELECT runs.status, count(*)\n",
+}
+_AMONG: Final[dict[CountedBy, LiteralString]] = {
+    "project": "\n    AND runs.project = ANY (%s::text[])\nGROUP BY runs.project",
+    "status": "\n    AND runs.status = ANY (%s::text[])\nGROUP BY runs.status",
+}

@@ -1,6 +1,6 @@
 """The `runs` tables in a SQLite file."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple, cast
 
 import apsw
@@ -8,7 +8,7 @@ import msgspec
 
 from ledger.store import Store
 from ledger.stores.sqlite import SqliteStore
-from projections.queries import ListedRun, PageKey, RunFilter
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter
 from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.sqlite_tables import SqliteTables, discard_from, fetch, json_list
 
@@ -46,6 +46,16 @@ class SqliteRuns(SqliteTables[RunRow, StoredRun]):
             if connection is None:
                 return None
             return cast(int, connection.execute(_COUNT + selected.sql, selected.params).get)
+
+    def count_by(
+        self, generation: int, wanted: RunFilter, column: CountedBy, values: Sequence[str]
+    ) -> Mapping[str, int] | None:
+        selected = _select(generation, wanted, None)
+        sql = "".join([_COUNT_BY[column], selected.sql, _AMONG[column]])
+        with self._live(generation) as connection:
+            if connection is None:
+                return None
+            return dict(fetch(connection, sql, [*selected.params, json_list(values)]))
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         with self._live(generation) as connection:
@@ -247,3 +257,11 @@ _ORDER: Final[tuple[LiteralString, LiteralString]] = (
 )
 _MERGED_ORDER: Final = "\nORDER BY created_at DESC, run_id DESC\nLIMIT ?"
 _COUNT: Final = "SELECT count(*)\n"
+_COUNT_BY: Final[dict[CountedBy, LiteralString]] = {
+    "project": "SELECT runs.project, count(*)\n",
+    "status": "SELECT runs.status, count(*)\n",
+}
+_AMONG: Final[dict[CountedBy, LiteralString]] = {
+    "project": "\n    AND runs.project IN (SELECT value FROM json_each(?))\nGROUP BY runs.project",
+    "status": "\n    AND runs.status IN (SELECT value FROM json_each(?))\nGROUP BY runs.status",
+}

@@ -1,0 +1,70 @@
+"""Counting runs by project and by status at once."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+import ledger
+from ledger import InvalidInput, Ledger, Status, limits
+from projections import Runs
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
+
+
+def test_count_by_project_when_some_have_none(log: Ledger) -> None:
+    """Each project that was asked for is told, 0 included; others and deleted runs are left out."""
+    for project, runs in (("web", 3), ("api", 1), ("other", 2), (None, 1)):
+        for _ in range(runs):
+            log.enqueue("test", project=project)
+    gone = log.enqueue("test", project="api").id
+    log.abort(gone)
+    log.delete(gone)
+    runs = Runs(log)
+
+    assert {"web": 3, "api": 1, "none": 0} == runs.count_by_project(["web", "api", "none"])
+    assert {"web": 0, "api": 1} == runs.count_by_project(["web", "api"], deleted="only")
+    assert {"web": 3} == runs.count_by_project(["web", "web"], status="queued", kind="test")
+    assert {"web": 0} == runs.count_by_project(["web"], project="api")
+    assert {} == runs.count_by_project([])
+
+
+def test_count_by_status_when_some_have_none(log: Ledger) -> None:
+    """Every status is told, or those asked for; other filters hold as in lists."""
+    made = [log.enqueue("test", project="web", labels={"n": str(number)}).id for number in range(4)]
+    log.start(made[0], worker="w1")
+    log.start(made[1], worker="w1")
+    log.complete(made[1])
+    runs = Runs(log)
+
+    everything = runs.count_by_status(project="web")
+
+    assert set(Status) == set(everything)
+    assert {Status.RUNNING: 1, Status.COMPLETED: 1, Status.QUEUED: 2} == {k: n for k, n in everything.items() if n}
+    assert {Status.FAILED: 0, Status.QUEUED: 2} == runs.count_by_status(status=["queued", "failed"])
+    assert {Status.RUNNING: 1} == runs.count_by_status(status="running", labels={"n": "0"})
+
+
+def test_counts_when_asked_as_of_a_moment(ledger_url: str) -> None:
+    """Runs are counted as they were then."""
+    now = [NOON]
+    with ledger.open(ledger_url, clock=lambda: now[0], migrate=True) as log:
+        run = log.enqueue("test", project="web").id
+        now[0] += timedelta(minutes=1)
+        log.start(run, worker="w1")
+        log.enqueue("test", project="web")
+        runs, at = Runs(log), NOON + timedelta(seconds=1)
+
+        assert {"web": 1} == runs.count_by_project(["web"], at=at)
+        assert {Status.QUEUED: 1, Status.RUNNING: 0} == runs.count_by_status(status=["queued", "running"], at=at)
+
+
+def test_count_by_project_when_what_is_asked_is_none(log: Ledger) -> None:
+    """Too many projects, and what is no list of names, are refused."""
+    runs = Runs(log)
+    names = [f"p{number}" for number in range(limits.LIST_ROWS_MAX)]
+
+    assert limits.LIST_ROWS_MAX == len(runs.count_by_project(names))
+    for asked in ([*names, "one more"], "web", ["", "web"], 7):
+        with pytest.raises(InvalidInput) as refusal:
+            runs.count_by_project(asked)  # type: ignore[arg-type]
+        assert "project_ids" == refusal.value.field
