@@ -33,7 +33,7 @@ KINDS = (
 )
 IS_CAMPAIGN = bool(os.environ.get("RUNFOLD_CAMPAIGN"))
 SETTINGS = settings(
-    max_examples=1_000 if IS_CAMPAIGN else 100,
+    max_examples=400 if IS_CAMPAIGN else 100,
     stateful_step_count=60 if IS_CAMPAIGN else 40,
     deadline=None,
     derandomize=not IS_CAMPAIGN,
