@@ -16,6 +16,7 @@ Differs from PostgreSQL: one machine only (a network file system is refused), ev
 positions have no holes.
 """
 
+import itertools
 import os
 import random
 import re
@@ -248,6 +249,7 @@ class SqliteStore:
             connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
             connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
             connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+            _to_wal(connection)
             for pragma in _PRAGMAS:
                 connection.execute(pragma)
             mode, synchronous = connection.pragma("journal_mode"), connection.pragma("synchronous")
@@ -292,8 +294,9 @@ class SqliteStore:
             )
 
     def _applied(self, connection: apsw.Connection) -> dict[int, tuple[str, str]]:
-        if not _has_migrations(connection):
-            if connection.execute("SELECT count(*) FROM sqlite_schema").get:
+        tables, is_ledger = connection.execute(_TABLES).get  # at once: another process may be migrating
+        if not is_ledger:
+            if tables:
                 raise SchemaMismatch(f"{self.path} is a SQLite database of something else. Name another file.")
             return {}
         return {number: (name, checksum) for number, name, checksum in connection.execute(_APPLIED)}
@@ -488,8 +491,19 @@ WHERE run_id = ?
 """
 
 
+def _to_wal(connection: apsw.Connection) -> None:
+    """Turn a new file to WAL. Of processes that do so at once all but one are told it is locked, past the handler."""
+    for tries in itertools.count():
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except apsw.BusyError:
+            if not _wait_for_turn(tries):
+                raise
+        else:
+            return
+
+
 _PRAGMAS: Final = (
-    "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
     "PRAGMA secure_delete = ON",  # what a purge erases is overwritten in the file, not only forgotten
     "PRAGMA trusted_schema = OFF",
@@ -498,6 +512,7 @@ _PRAGMAS: Final = (
     "PRAGMA journal_size_limit = 67108864",
 )
 
+_TABLES: Final = "SELECT count(*), count(*) FILTER (WHERE name = 'schema_migrations') FROM sqlite_schema"
 _APPLIED: Final = "SELECT number, name, checksum FROM schema_migrations"
 _APPLIED_AT: Final = "SELECT number, applied_at FROM schema_migrations"
 _RECORD_MIGRATION: Final = "INSERT INTO schema_migrations (number, name, checksum, applied_at) VALUES (?, ?, ?, ?)"
