@@ -40,9 +40,11 @@ from ledger.run.state import Run, RunState
 from ledger.run.values import JsonObject, OnLost, Policy, Status, check_results
 from ledger.store import EXISTS, exactly, unless_closed
 from ledger.subscription import Subscription
+from projections.document_reader import Documents
 from projections.queries import RunFilters
 from projections.reader import Runs
 from projections.recycle_bin import RecycleBin, all_runs
+from projections.result_reader import Results
 from projections.systems.sentri_rows import (
     DELIVERY_LABEL,
     DOCUMENTS,
@@ -158,6 +160,8 @@ class SentriRuns:
     def __init__(self, log: Ledger, *, worker: str = "sentri", clock: Clock = utc_now) -> None:
         self._log = log
         self._runs = Runs(log)
+        self._results = Results(log)
+        self._documents = Documents(log)
         self._worker = worker
         self._clock = clock
         self.duplicates: Counter[str] = Counter()
@@ -445,12 +449,8 @@ class SentriRuns:
 
     def find_latest_result_for_test(self, test_id: str) -> JsonObject | None:
         """Give a test's newest row with its `runId`; None when no run that is not deleted has one."""
-        for run in self._all():
-            if run.statuses:
-                rows = [row for row in self._results(run) if row.get("testId") == test_id]
-                if rows:
-                    return {**rows[-1], "runId": run.run_id}
-        return None
+        found = self._results.latest(test_id)
+        return None if found is None else {**found.data, "runId": found.run_id}
 
     # --- lists: newest first, lean unless they say otherwise ---------------------------------------------------
 
@@ -495,31 +495,28 @@ class SentriRuns:
         """Give the newest completed test runs that have rows, with little but those."""
         runs = (run for run in self._completed_tests(project_id) if run.statuses)
         fields = ("id", "type", "status", "startedAt")
-        return [{**_some(lean_row(run), fields), "results": self._results(run)} for run in islice(runs, limit)]
+        return [{**_some(lean_row(run), fields), "results": self._rows(run)} for run in islice(runs, limit)]
 
     def get_recent_test_runs_for_github_base(self, project_id: str, limit: int = 25) -> list[JsonObject]:
         """Give the newest completed test runs that have a `githubCheck`."""
-        histories = [
-            self._whole(run)
-            for run in islice(self._completed_tests(project_id, labels={"has.githubCheck": "yes"}), limit)
+        runs = self._completed_tests(project_id, labels={"has.githubCheck": "yes"})
+        fields = ("id", "type", "status", "failed")
+        return [
+            {**self._with_document(run, fields, "githubCheck"), "results": self._rows(run)}
+            for run in islice(runs, limit)
         ]
-        fields = ("id", "type", "status", "failed", "githubCheck", "results")
-        return [_some(history.row, fields) for history in histories]
 
     def get_latest_crawl_with_changed_pages(self, project_id: str) -> JsonObject | None:
         """Give the newest crawl that found changed pages."""
-        run = self._runs.latest(project=project_id, kind="crawl", labels={"has.changedPages": "yes"})
-        return None if run is None else _some(self._whole(run).row, ("id", "startedAt", "changedPages"))
+        found = self._documents.latest("changedPages", project=project_id, kinds=["crawl"])
+        if found is None:
+            return None
+        return {**_some(lean_row(self._runs.get(found[0])), ("id", "startedAt")), "changedPages": found[1]}
 
     def get_latest_discovered_page_urls(self, project_id: str) -> list[str]:
         """Give the URLs that the newest crawl or recording found, each once, oldest first."""
-        labels = {"has.pages": "yes"}
-        latest = [self._runs.latest(project=project_id, kind=kind, labels=labels) for kind in ("crawl", "record")]
-        found = [run for run in latest if run is not None]
-        if not found:
-            return []
-        newest = max(found, key=lambda run: (run.created_at, run.run_id))
-        pages = self._whole(newest).row["pages"]
+        found = self._documents.latest("pages", project=project_id, kinds=["crawl", "record"])
+        pages = found[1] if found is not None and isinstance(found[1], list) else []
         urls = [page.get("url") if isinstance(page, dict) else page for page in pages]
         return list(dict.fromkeys(url for url in urls if isinstance(url, str)))
 
@@ -529,7 +526,7 @@ class SentriRuns:
         runs = islice(
             all_runs(self._runs, project=project_id, since=since, labels={"has.coverageSummary": "yes"}), limit
         )
-        rows = [_some(self._whole(run).row, ("id", "startedAt", "coverageSummary")) for run in runs]
+        rows = [self._with_document(run, ("id", "startedAt"), "coverageSummary") for run in runs]
         return rows[::-1]
 
     # --- the bin ----------------------------------------------------------------------------------------------
@@ -688,15 +685,23 @@ class SentriRuns:
             return None
         return None if history.state.version == 0 or history.state.purged_version else history
 
-    def _whole(self, run: Run) -> History:
-        return self._history(run.run_id) or History(run.run_id)
+    def _rows(self, run: Run) -> list[JsonObject]:
+        rows: list[JsonObject] = []
+        token: str | None = None
+        while run.statuses:
+            page = self._results.of_run(run.run_id, page_token=token)
+            rows += [result.data for result in page.results]
+            token = page.next_page_token
+            if token is None:
+                break
+        return rows
 
-    def _results(self, run: Run) -> list[JsonObject]:
-        return self._whole(run).results
+    def _with_document(self, run: Run, fields: Sequence[str], name: str) -> JsonObject:
+        return {**_some(lean_row(run), fields), name: self._documents.get(run.run_id, name)}
 
     def _with_results(self, run: Run) -> JsonObject:
-        history = self._whole(run)
-        return {**lean_row(run), "results": history.results, "feedbackLoop": history.documents.get("feedbackLoop")}
+        row = lean_row(run)
+        return {**self._with_document(run, tuple(row), "feedbackLoop"), "results": self._rows(run)}
 
     def _all(self, **filters: Unpack[RunFilters]) -> Iterator[Run]:
         return (run for run in all_runs(self._runs, **filters) if run.kind in RUN_TYPES)

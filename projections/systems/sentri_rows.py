@@ -2,7 +2,7 @@
 
 A small column is a label, so that lists have it without reading anything else; a heavy one is a document beside the
 run, which no list reads. `has.<column>` is a label that says that there is one with something in it, so that the newest
-run with a heavy column is found by an index. Status, counters and times are the ledger's own.
+runs with a heavy column are found by an index. Status, counters and times are the ledger's own.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -57,8 +57,8 @@ DOCUMENTS: Final = (
     "tracePath",
     "videoPath",
 )
-FOUND_DOCUMENTS: Final = ("pages", "changedPages", "githubCheck", "coverageSummary")
-"""Those that the newest run is looked for by."""
+FOUND_DOCUMENTS: Final = ("githubCheck", "coverageSummary")
+"""Those that the newest runs are listed by."""
 
 TRACE: Final = "trace"
 """Name of the artifact that is a shard's trace."""
