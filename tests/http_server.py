@@ -47,13 +47,20 @@ class Stream:
         if buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
         self.socket.settimeout(PATIENCE_S)
+        try:
+            self._ask(address, path, headers)
+        except BaseException:
+            self.socket.close()
+            raise
+        self.status = self.response.status
+        self.last_id: int | None = None
+
+    def _ask(self, address: tuple[str, int], path: str, headers: Mapping[str, str]) -> None:
         self.socket.connect(address)
         lines = [f"GET {path} HTTP/1.1", f"Host: 127.0.0.1:{address[1]}", *[f"{k}: {v}" for k, v in headers.items()]]
         self.socket.sendall(("\r\n".join(lines) + "\r\n\r\n").encode())
         self.response = http.client.HTTPResponse(self.socket)
         self.response.begin()
-        self.status = self.response.status
-        self.last_id: int | None = None
 
     def frames(self) -> Iterator[Frame]:
         """Give frames until the server ends the stream, or the connection breaks."""
