@@ -29,7 +29,7 @@ from starlette.types import Receive, Scope, Send
 from cli.http import limits, stream
 from cli.http.auth import Authenticator, Identity, RateLimit
 from cli.http.facts import RunsFacts
-from cli.http.messages import Message, Nothing
+from cli.http.messages import Message, Nothing, event_answer
 from cli.http.metrics import Metrics
 from cli.http.openapi import openapi
 from cli.http.operations import Call, Operation, Reply
@@ -48,7 +48,7 @@ from cli.http.problems import (
     problem,
     status_of,
 )
-from cli.http.routes import OPERATIONS, event_answer, labels_of, read_lease
+from cli.http.routes import OPERATIONS, labels_of, read_lease
 from cli.http.stream import Hub, Subscriber
 from cli.http.tokens import TokenTable
 from ledger.api import Ledger

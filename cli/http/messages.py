@@ -10,8 +10,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from cli.documents import event_document
 from cli.http import limits as own
 from ledger import limits
+from ledger.run.codec import RecordedRunEvent
 from ledger.run.state import Run
 from ledger.run.values import GateOutcome, JsonObject, Moment, Policy, Status, Verdict
 
@@ -306,6 +308,13 @@ class EventAnswer(msgspec.Struct, frozen=True):
     traceparent: str | None
     commitment: str
     data: JsonObject | None
+
+
+def event_answer(event: RecordedRunEvent) -> JsonObject:
+    """Give every field of an event, the commitment as well, so that a client can make the event again."""
+    document = event_document(event)
+    data = document.pop("data")
+    return {**document, "commitment": event.envelope.commitment, "data": data}
 
 
 class EnqueuedAnswer(msgspec.Struct, frozen=True):

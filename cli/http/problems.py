@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cli.documents import event_document
+from cli.http.messages import event_answer
 from ledger.errors import LedgerError
 from ledger.events import RecordedEvent
 
@@ -214,5 +214,5 @@ def _known(error: BaseException) -> dict[str, Any]:
         known["run_status"] = str(status)
     winner = getattr(error, "winner", None)
     if isinstance(winner, RecordedEvent):
-        known["winner"] = event_document(winner)
+        known["winner"] = event_answer(winner)
     return known

@@ -7,7 +7,6 @@ from typing import Any, Final
 import msgspec
 
 from cli.documents import (
-    event_document,
     input_of,
     log_documents,
     run_document,
@@ -39,13 +38,6 @@ from projections.queries import RunFilters
 # --- documents --------------------------------------------------------------------------------------------------
 
 
-def event_answer(event: RecordedRunEvent) -> JsonObject:
-    """Give every field of an event, the commitment as well, so that a client can make the event again."""
-    document = event_document(event)
-    data = document.pop("data")
-    return {**document, "commitment": event.envelope.commitment, "data": data}
-
-
 def _changed(call: Call[Any, Any], outcome: Outcome) -> Reply:
     """Answer a command that only one writer can win.
 
@@ -55,7 +47,11 @@ def _changed(call: Call[Any, Any], outcome: Outcome) -> Reply:
     event = outcome.winner
     if outcome.won:
         version = call.runs.get(outcome.run_id).version if event is None else event.version
-        answer = {"run_id": outcome.run_id, "version": version, "event": None if event is None else event_answer(event)}
+        answer = {
+            "run_id": outcome.run_id,
+            "version": version,
+            "event": None if event is None else m.event_answer(event),
+        }
         return Reply(answer, version=version)
     if event is None or isinstance(event.data, TERMINAL_EVENTS) or event.type in _TERMINAL:
         raise RunClosed(run_id=outcome.run_id, closed_version=0 if event is None else event.version, winner=event)
@@ -190,7 +186,7 @@ def history(call: Call[m.HistoryQuery, m.Nothing]) -> Reply:
     events, more = _page(call, call.query)
     return Reply(
         {
-            "events": [event_answer(event) for event in events],
+            "events": [m.event_answer(event) for event in events],
             "next_after": events[-1].version if events else call.query.after,
             "more": more,
         }
@@ -324,17 +320,17 @@ def append_log(call: Call[m.Nothing, m.LogBody]) -> Reply:
 
 
 def record_artifact(call: Call[m.Nothing, m.ArtifactBody]) -> Reply:
-    return Reply({"event": event_answer(call.log.record_artifact(_run_id(call), **_given(call.body)))})
+    return Reply({"event": m.event_answer(call.log.record_artifact(_run_id(call), **_given(call.body)))})
 
 
 def record_document(call: Call[m.Nothing, m.DocumentBody]) -> Reply:
     body = call.body
     event = call.log.record_document(_run_id(call), body.name, body.document, event_id=body.event_id)
-    return Reply({"event": event_answer(event)})
+    return Reply({"event": m.event_answer(event)})
 
 
 def annotate(call: Call[m.Nothing, m.AnnotateBody]) -> Reply:
-    return Reply({"event": event_answer(call.log.annotate(_run_id(call), **_given(call.body)))})
+    return Reply({"event": m.event_answer(call.log.annotate(_run_id(call), **_given(call.body)))})
 
 
 # --- shards -----------------------------------------------------------------------------------------------------
