@@ -28,6 +28,7 @@ from ledger.errors import (
     RunClosed,
     RunNotFound,
     RunPurged,
+    ShardSuperseded,
     VersionConflict,
 )
 from ledger.events import EventId
@@ -37,7 +38,7 @@ from ledger.run.events import Annotated, DocumentRecorded, Interrupted, RunEvent
 from ledger.run.profiles import Kind
 from ledger.run.shards import partition
 from ledger.run.state import Run, RunState
-from ledger.run.values import JsonObject, OnLost, Policy, Status, check_results
+from ledger.run.values import JsonObject, OnLost, Policy, Status, check_results, check_uuid
 from ledger.store import EXISTS, exactly, unless_closed
 from ledger.subscription import Subscription
 from projections.document_reader import Documents
@@ -76,6 +77,8 @@ ACTIVE_KEY: Final = "active"
 ORPHAN_S: Final = 60
 PAGE_SIZE: Final = 10
 PAGE_SIZE_MAX: Final = 200
+_ROWS_OF_NEWEST: Final = 50
+"""Runs read at once where only the newest few are wanted."""
 ORPHAN_ERROR: Final = "Server restarted while run was in progress"
 
 
@@ -435,7 +438,7 @@ class SentriRuns:
         self, project_id: str, types: Collection[str] = ("crawl", "test_run", "generate")
     ) -> JsonObject | None:
         """Give a running run of a project and one of these types."""
-        for run in all_runs(self._runs, project=project_id, status=RUNNING):
+        for run in all_runs(self._runs, rows=_ROWS_OF_NEWEST, project=project_id, status=RUNNING):
             if run.kind in types:
                 return lean_row(run)
         return None
@@ -463,8 +466,9 @@ class SentriRuns:
         number = page_number(page, default=1)
         size = page_number(page_size, default=PAGE_SIZE, at_most=PAGE_SIZE_MAX)
         total, offset = self._runs.count(project=project_id), (number - 1) * size
-        runs = islice(all_runs(self._runs, project=project_id), offset, offset + size) if offset < total else ()
-        data = [lean_row(run) for run in runs]
+        rows = min(offset + size, limits.LIST_ROWS_MAX)
+        runs = islice(all_runs(self._runs, rows=rows, project=project_id), offset, offset + size)
+        data = [lean_row(run) for run in runs] if offset < total else []
         return {
             "data": data,
             "meta": {"total": total, "page": number, "pageSize": size, "hasMore": offset + len(data) < total},
@@ -480,7 +484,7 @@ class SentriRuns:
 
     def count_by_project_ids(self, project_ids: Iterable[str]) -> int:
         """Count the runs of projects."""
-        return sum(self._runs.count(project=project) for project in set(project_ids))
+        return sum(self._runs.count_by_project(sorted(set(project_ids))).values())
 
     def get_all_with_results(self) -> Iterator[JsonObject]:
         """Give all runs with their rows and `feedbackLoop`, one at a time."""
@@ -523,9 +527,8 @@ class SentriRuns:
     def get_runs_with_coverage(self, project_id: str, *, days: int = 60, limit: int = 200) -> list[JsonObject]:
         """Give the newest runs that have a `coverageSummary`, oldest first."""
         since = self._clock() - timedelta(days=days)
-        runs = islice(
-            all_runs(self._runs, project=project_id, since=since, labels={"has.coverageSummary": "yes"}), limit
-        )
+        with_coverage = {"has.coverageSummary": "yes"}
+        runs = islice(all_runs(self._runs, project=project_id, since=since, labels=with_coverage), limit)
         rows = [self._with_document(run, ("id", "startedAt"), "coverageSummary") for run in runs]
         return rows[::-1]
 
@@ -602,19 +605,29 @@ class SentriRuns:
             row: The row, with a `testId`.
             reason: What a second one is counted as in `duplicates`.
             shard_attempt: Of its shard; a newer attempt may write the test's row anew.
+
+        Returns:
+            Whether it was inserted; else why not: `reason`, or that the run is `finished` or the attempt `superseded`.
+
+        Raises:
+            RunNotFound: when there is no such run.
         """
         [checked] = check_results([row])
         [(shard, rows)] = grouped_by_shard([checked])
-        test, iteration = str(row.get("testId")), int(row.get("iterationIndex") or 0)
-        at_ms = int(run_id.replace("-", "")[:12], 16)  # any fixed moment will do: the run's own
-        event_id = EventId(derived_id("checkpoint", run_id, str(shard), shard_attempt, test, iteration, at_ms=at_ms))
+        at_ms = int(check_uuid(run_id, field="run_id").replace("-", "")[:12], 16)  # any fixed moment: the run's own
+        facts = (run_id, str(shard), shard_attempt, str(row.get("testId")), int(row.get("iterationIndex") or 0))
+        event_id = EventId(derived_id("checkpoint", *facts, at_ms=at_ms))
         fence = unless_closed() if shard is None else unless_closed(shard_fence(shard), shard_attempt)
         try:
             event = _results(rows, shard, shard_attempt)
-            inserted = not self._log.append(run_id, [event], when=fence, event_ids=[event_id]).is_duplicate
+            is_known = self._log.append(run_id, [event], when=fence, event_ids=[event_id]).is_duplicate
         except EventIdReused:
-            inserted = False
-        if inserted:
+            is_known = True
+        except RunClosed:
+            return Checkpoint(False, "finished")
+        except ShardSuperseded:
+            return Checkpoint(False, "superseded")
+        if not is_known:
             return Checkpoint(True)
         self.duplicates[reason] += 1
         return Checkpoint(False, reason)
@@ -707,7 +720,9 @@ class SentriRuns:
         return (run for run in all_runs(self._runs, **filters) if run.kind in RUN_TYPES)
 
     def _completed_tests(self, project_id: str, *, labels: Mapping[str, str] | None = None) -> Iterator[Run]:
-        completed = all_runs(self._runs, project=project_id, status=Status.COMPLETED, labels=labels)
+        completed = all_runs(
+            self._runs, rows=_ROWS_OF_NEWEST, project=project_id, status=Status.COMPLETED, labels=labels
+        )
         return (run for run in completed if run.kind in TEST_RUN_TYPES)
 
     def _record(self, run_id: str, documents: Mapping[str, Any], *, labels: Mapping[str, str | None]) -> None:

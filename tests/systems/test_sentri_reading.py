@@ -7,7 +7,7 @@ import pytest
 from racing import in_threads
 
 import ledger
-from ledger import ExclusiveKeyTaken, IllegalTransition, Ledger, RunNotFound
+from ledger import ExclusiveKeyTaken, IllegalTransition, InvalidInput, Ledger, RunNotFound
 from ledger.clock import utc_now
 from projections import compare, verify
 from projections.systems.sentri import NotResumable, SentriRuns
@@ -385,6 +385,23 @@ def test_checkpoint_when_8_threads_write_it(log: Ledger, runs: SentriRuns) -> No
     assert row is not None
     assert ["T0", "T1", "T1", "T1"] == [result["testId"] for result in row["results"]]
     assert verify(log)
+
+
+def test_checkpoint_when_it_comes_late(runs: SentriRuns) -> None:
+    """A row of an attempt that was given up, and one of a finished run, is not inserted; an unknown run is an error."""
+    run = a_run(runs, shardCount=2)
+    runs.record_checkpoint(run, a_row("T0"))
+    runs.purge_shard_results(run, 0)
+
+    assert (False, "superseded") == runs.record_checkpoint(run, a_row("T1"))
+    assert (True, None) == runs.record_checkpoint(run, a_row("T0"), shard_attempt=2)
+    runs.abort(run)
+    assert (False, "finished") == runs.record_checkpoint(run, a_row("T2"), shard_attempt=2)
+    assert not runs.record_checkpoint(run, a_row("T0"), shard_attempt=2).inserted
+    with pytest.raises(RunNotFound):
+        runs.record_checkpoint(UNKNOWN, a_row("T0"))
+    with pytest.raises(InvalidInput):
+        runs.record_checkpoint("RUN-1", a_row("T0"))
 
 
 def test_checkpoint_when_the_run_is_purged(runs: SentriRuns) -> None:

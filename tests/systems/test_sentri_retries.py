@@ -9,6 +9,7 @@ from racing import in_threads
 import ledger
 from ledger import Kind, Ledger, Policy
 from ledger.run.shards import clamp_shard_count, partition
+from projections import verify
 from projections.systems.sentri import SentriRuns
 from projections.systems.sentri_rows import shard_retry_survivors
 
@@ -138,6 +139,25 @@ def test_purge_when_finished(runs: SentriRuns) -> None:
     assert (1, 1) == runs.purge_shard_results(run, 1)
     assert ["T0", "T1"] == ids(runs, run)
     assert not runs.reset_run_for_retry_if_still_running("RUN-1")
+
+
+def test_purge_when_siblings_append_meanwhile(shared_url: str) -> None:
+    """While shard 0 is purged five times, and appends after each, no row of its three siblings is lost."""
+    with ledger.open(shared_url, migrate=True) as log:
+        runs = SentriRuns(log)
+        run = a_run(runs, shardCount=4)
+
+        def work(shard: int) -> None:
+            for number in range(15):
+                if shard == 0 and number % 3 == 0:
+                    runs.purge_shard_results(run, 0)
+                assert 1 == runs.append_run_results(run, [a_row(f"T{shard}-{number}", shard=shard)])
+
+        in_threads(4, work)
+
+        expected = {f"T{shard}-{number}" for shard in (1, 2, 3) for number in range(15)} | {"T0-12", "T0-13", "T0-14"}
+        assert sorted(expected) == sorted(ids(runs, run))
+        assert verify(log)
 
 
 def test_append_after_a_purge(runs: SentriRuns) -> None:
