@@ -89,17 +89,17 @@ def _written(outcomes: Sequence[Outcome]) -> list[RecordedRunEvent]:
     return [outcome.winner for outcome in outcomes if outcome.winner is not None]
 
 
-def all_runs(runs: Runs, *, rows: int = limits.LIST_ROWS_MAX, **filters: Unpack[RunFilters]) -> Iterator[Run]:
+def all_runs(runs: Runs, *, rows: int | None = None, **filters: Unpack[RunFilters]) -> Iterator[Run]:
     """Give the runs of a list one by one, page by page; whoever changes them meanwhile shifts nothing.
 
     Args:
         runs: Where they are listed.
-        rows: How many are read at once: fewer for whoever wants only the newest.
+        rows: How many are read at once: fewer for whoever wants only the newest; None is `limits.LIST_ROWS_MAX`.
         **filters: Which runs; see `projections.queries.run_filter`.
     """
     token: str | None = None
     while True:
-        page = runs.list(limit=rows, page_token=token, **filters)
+        page = runs.list(limit=rows or limits.LIST_ROWS_MAX, page_token=token, **filters)
         yield from page.runs
         token = page.next_page_token
         if token is None:
