@@ -120,7 +120,7 @@ class Results:
             order: How to rank.
             limit: Tests, 1 to `limits.LIST_ROWS_MAX`.
             runs: How many of the newest runs that have results are looked at, up to `limits.RANKED_RUNS_MAX`. The cost
-                grows with their results: some 2 s for a million.
+                grows with their results: some 3 s for a million.
         """
         wanted = RankingFilter(
             project=None if project is None else check_text(project, field="project", chars_max=_NAME),

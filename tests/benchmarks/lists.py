@@ -1,10 +1,11 @@
-"""Rows about lists: the first page and page 1,000 among very many runs.
+"""Rows about lists: the first page and page 1,000 among very many runs, and reads beside runs of very many results.
 
-The rows of `runs` are written straight into its tables; the log stays empty. What is measured is `Runs.list`, its look
-at the log and the checkpoint included.
+The rows of `runs` and `results` are written straight into their tables; the log stays empty. What is measured is
+`Runs.list` and its like, their look at the log and the checkpoint included.
 """
 
 import time
+import tracemalloc
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 
@@ -12,11 +13,18 @@ import msgspec
 import psycopg
 
 import ledger
-from ledger.run.codec import timestamp
+from ledger.envelope import SALT_BYTES
+from ledger.events import RunId, join_page
+from ledger.ids import new_event_ids, new_salts
+from ledger.run.codec import timestamp, to_new_events
+from ledger.run.events import Completed, Enqueued, RunEvent, ShardResultAppended
 from ledger.run.state import RunState, as_run
-from ledger.run.values import Status
-from projections import Runs, catch_up
+from ledger.run.values import JsonObject, Status
+from projections import Results, Runs, catch_up
+from projections.results import RESULTS
+from projections.results import page_token as result_page
 from projections.runs import RUNS
+from projections.stores import open_result_tables, open_run_tables
 from tests.benchmarks.databases import Database, connect_sqlite, vacuum
 from tests.benchmarks.measure import Line, Peer, at_most, percentile, take_turns
 from tests.benchmarks.session import Session
@@ -24,6 +32,8 @@ from tests.benchmarks.work import NOW
 
 RUNS_LISTED = (100_000, 1_000_000)
 PAGE_RUNS = 50
+RUNS_WITH_RESULTS = 40
+RESULTS_A_RUN = 10_000
 FAR_PAGE = 1_000
 _LOOKS = 60
 _ROWS_AT_ONCE = 20_000
@@ -85,6 +95,110 @@ def _list_pages(session: Session, database: Database, runs: int) -> Iterator[Lin
     )  # fmt: skip
 
 
+def list_beside_results(session: Session) -> Iterator[Line]:
+    """Lists and lean reads where the newest runs have 10,000 results each: they must not notice."""
+    count = session.scaled(RUNS_LISTED[0])
+    for database in session.databases:
+        url = database.new_ledger()
+        _fill(url, count)
+        _fill_results(url, count, session.scaled(RESULTS_A_RUN))
+        yield from _read_beside_results(session, database, url, count)
+
+
+def _read_beside_results(session: Session, database: Database, url: str, runs: int) -> Iterator[Line]:
+    with ledger.open(url) as log:
+        reader, results = Runs(log), Results(log)
+        newest = reader.list(limit=1, project="web").runs[0].run_id
+        projects = ["web", "api", "rare", "none"]
+        reads: dict[str, Callable[[], object]] = {
+            "list, first page": lambda: reader.list(limit=PAGE_RUNS, project="web", status="completed"),
+            "results of a run, first page": lambda: results.of_run(newest, limit=PAGE_RUNS),
+            "results of a run, last page": lambda: results.of_run(
+                newest, limit=PAGE_RUNS, page_token=result_page(newest, session.scaled(RESULTS_A_RUN) - PAGE_RUNS - 1)
+            ),
+            "latest result of a test": lambda: results.latest("tests/test_many.py::test_case[7]", project="web"),
+        }
+        slow: dict[str, Callable[[], object]] = {
+            "runs by project": lambda: reader.count_by_project(projects),
+            "flaky tests of 20 runs": lambda: results.tests(project="web", runs=20, limit=PAGE_RUNS),
+        }
+        name = f"{RUNS_WITH_RESULTS} of {runs:,} runs with {session.scaled(RESULTS_A_RUN):,} results"
+        worst: dict[str, list[float]] = {read: [] for read in reads}
+        peers = {read: _median_ms(look, worst[read]) for read, look in reads.items()}
+        turns = take_turns(
+            {**peers, **{read: _median_ms(look, looks=3) for read, look in slow.items()}}, rounds=session.rounds
+        )
+        for read in reads:
+            p95 = percentile(worst[read], 50)
+            yield Line(f"{name}: {read}, p95", database.name, f"{p95:.2f} ms", "", p95, at_most(10, " ms"))
+        for read in slow:
+            took = turns.median(read)
+            yield Line(f"{name}: {read}", database.name, f"{took:.0f} ms", "", took)
+        heavy, light = _peak_kib(lambda: _page_after(reader, 0)), _peak_kib(lambda: _page_after(reader, runs // 2))
+        yield Line(
+            f"{name}: memory of a page of {RUNS_WITH_RESULTS // 4}", database.name, f"{heavy:.0f} KiB",
+            f"of runs without results: {light:.0f} KiB", heavy / light, at_most(1.5),
+        )  # fmt: skip
+
+
+def _page_after(reader: Runs, seconds: int) -> object:
+    """Read a page of runs that are this much older than the newest."""
+    newest = reader.list(limit=1).runs[0].created_at
+    assert newest is not None
+    before = newest - timedelta(seconds=seconds - 1)
+    return reader.list(limit=RUNS_WITH_RESULTS // 4, before=before)
+
+
+def _peak_kib(look: Callable[[], object]) -> float:
+    look()
+    tracemalloc.start()
+    look()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return peak / 1024
+
+
+def _fill_results(url: str, runs: int, results: int) -> None:
+    """Give the newest runs results, as the fold makes them of events of 500."""
+    with ledger.open(url) as log:
+        tables, run_tables = open_result_tables(log.store), open_run_tables(log.store)
+        for number in range(runs - RUNS_WITH_RESULTS, runs):
+            at = NOW + timedelta(seconds=number)
+            run_id, project = RunId(_run_id(number)), _project(number)
+            events: list[RunEvent] = [
+                Enqueued(kind="test", project=project, enqueued_at=at, shard_count=1),
+                *[
+                    ShardResultAppended(results=[_a_result(number, first + index) for index in range(500)], shard=0)
+                    for first in range(0, results, 500)
+                ],
+                Completed(finished_at=at),
+            ]
+            new = to_new_events(
+                events,
+                run_id=run_id,
+                recorded_at=at,
+                event_ids=new_event_ids(len(events)),
+                salts=new_salts(len(events), size_bytes=SALT_BYTES),
+            )
+            page = join_page([(version, version, it.envelope, it.payload) for version, it in enumerate(new, 1)])
+            with tables.writing() as writing:
+                row = RESULTS.fold(None, RESULTS.read(page))
+                writing.add(writing.checkpoint.generation, [RESULTS.store(row)])
+            with run_tables.writing() as writing_run:
+                run = RUNS.fold(None, RUNS.read(page))
+                writing_run.save(writing_run.checkpoint.generation, [RUNS.store(run)])
+    vacuum(url)
+
+
+def _a_result(run: int, number: int) -> JsonObject:
+    return {
+        "testId": f"tests/test_many.py::test_case[{number}]",
+        "testName": f"test_case[{number}]",
+        "status": "failed" if (run * number) % 20 == 1 else "passed",
+        "durationMs": number % 97 + 0.5,
+    }
+
+
 def _median_ms(look: Callable[[], None], p95s: list[float] | None = None, *, looks: int = _LOOKS) -> Peer:
     def median_ms() -> float:
         took = []
@@ -126,12 +240,20 @@ def _fill(url: str, runs: int) -> None:
     vacuum(url)
 
 
+def _run_id(number: int) -> str:
+    return f"0192f3a0-0000-7000-8000-{number:012x}"
+
+
+def _project(number: int) -> str:
+    return "rare" if number % 1_000 == 0 else "api" if number % 4 == 0 else "web"
+
+
 def _row(generation: int, number: int) -> Columns:
     at = NOW + timedelta(seconds=number)
     state = RunState(
-        run_id=f"0192f3a0-0000-7000-8000-{number:012x}",
+        run_id=_run_id(number),
         kind="test",
-        project="rare" if number % 1_000 == 0 else "api" if number % 4 == 0 else "web",
+        project=_project(number),
         status=Status.FAILED if number % 5 == 0 else Status.COMPLETED,
         attempt=1,
         passed=1_200,

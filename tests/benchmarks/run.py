@@ -41,6 +41,7 @@ ROWS: dict[str, Callable[[Session], Iterator[Line]]] = {
     "rebuild": reads.rebuild_runs,
     "memory": reads.memory,
     "list-pages": lists.list_pages,
+    "list-beside-results": lists.list_beside_results,
     "subscriber": subscribers.latency,
     "start": startup.start,
 }
