@@ -1,5 +1,7 @@
 """Rebuilding and verifying the projections with many rows a run, as `runs` is."""
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -305,3 +307,43 @@ def test_rows_when_two_databases_hold_the_same_log(ledger_url: str, name: str) -
 
     assert kept[0][1] == kept[1][1], "the two logs differ, so their rows must"
     assert kept[0][0] == kept[1][0]
+
+
+_APPEND_AND_READ = """
+import sys
+import ledger
+from projections import Results, rebuild
+
+with ledger.open(sys.argv[1]) as log:
+    results = Results(log)
+    for number in range(12):
+        test_id = f"{sys.argv[3]}-{number}"
+        log.append_results(sys.argv[2], [{"testId": test_id, "status": "passed"}], shard=int(sys.argv[3]))
+        found = results.latest(test_id)
+        assert found is not None and found.run_id == sys.argv[2], test_id
+        if number == 6:
+            try:
+                rebuild(log, "results")
+            except ledger.StoreBusy:
+                pass
+"""
+
+
+def test_results_when_several_processes_append_read_and_rebuild(shared_url: str) -> None:
+    """Each process finds what it appended at once, and in the end every result is there once."""
+    with ledger.open(shared_url, migrate=True) as log:
+        run = log.enqueue("test", shard_count=3).id
+        log.start(run, worker="w1")
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _APPEND_AND_READ, shared_url, run, str(shard)], stderr=subprocess.PIPE
+            )
+            for shard in range(3)
+        ]
+        errors = [process.communicate(timeout=120)[1].decode() for process in processes]
+        found = [result.test_id for result in Results(log).all_of_run(run)]
+
+        assert ["", "", ""] == errors
+        assert [0, 0, 0] == [process.returncode for process in processes]
+        assert sorted(f"{shard}-{number}" for shard in range(3) for number in range(12)) == sorted(map(str, found))
+        assert verify(log, "results")
