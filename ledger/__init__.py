@@ -38,6 +38,7 @@ from ledger.run.profiles import Kind
 from ledger.run.state import Run, RunState
 from ledger.run.values import Policy, Status, Verdict
 from ledger.store import ANY, EXISTS, NO_RUN, Appended, Condition, exactly, unless_closed
+from ledger.stuck import StuckTask
 from ledger.subscription import Subscription
 from ledger.tasks import Task
 
@@ -81,6 +82,7 @@ __all__ = [
     "Status",
     "StoreBusy",
     "StoreUnavailable",
+    "StuckTask",
     "Subscription",
     "Swept",
     "Task",

@@ -8,7 +8,7 @@ import random
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
 
@@ -72,6 +72,7 @@ from ledger.run.remains import remains
 from ledger.run.state import RunState, fold, initial
 from ledger.run.values import (
     GateOutcome,
+    Status,
     check_integer,
     check_json,
     check_labels,
@@ -98,6 +99,7 @@ from ledger.store import (
     exactly,
     unless_closed,
 )
+from ledger.stuck import StuckTask, Why, gathered, waiting_since, why_waiting
 from ledger.subscription import Subscription
 from ledger.tasks import Task
 
@@ -292,8 +294,7 @@ class Ledger:
             IdempotencyMismatch: when the key stands for other facts.
             ExclusiveKeyTaken: when an active run holds the exclusive key, and `on_active` is `reject`.
         """
-        if on_active not in ("reject", "return", "supersede"):
-            raise InvalidInput("on_active", f"is {on_active!r}; reject, return or supersede is allowed.")
+        _check_on_active(on_active)
         check_text(kind, field="kind", chars_max=_NAME)
         event = commands.decide_enqueue(
             kind=self._kinds.get(kind) or Kind(name=kind),
@@ -313,6 +314,58 @@ class Ledger:
             plan=plan,
         )
         made_id = new_run_id() if run_id is None else RunId(check_uuid(run_id, field="run_id"))
+        return self._enqueue(made_id, event, on_active=on_active, worker=worker)
+
+    def retry(
+        self,
+        run_id: str,
+        *,
+        shard: int | None = None,
+        idempotency_key: str | None = None,
+        on_active: Literal["reject", "return", "supersede"] = "reject",
+    ) -> RunHandle:
+        """Ask for a finished run once more, as a new run that names it as `retry_of`; the finished one stays as it is.
+
+        Args:
+            run_id: A finished run. What it was asked to do, and what its kind declared then, holds for the new one.
+            shard: Only the tests of this shard, as a run that is not cut; None is all of it.
+            idempotency_key: The same key gives the same new run, for ever.
+            on_active: As in `enqueue`; the new run has the exclusive key of the old one.
+
+        Raises:
+            IllegalTransition: when the run is not finished.
+            RunPurged: when what it was asked to do is erased.
+            InvalidInput: when there is no such shard, or nobody knows which tests it had.
+        """
+        _check_on_active(on_active)
+        run = self.state(run_id)
+        tests = None if shard is None else self._tests_of_shard(run, shard)
+        first = next(self.read(run_id, up_to=1)).data
+        event = commands.decide_enqueue_again(
+            run,
+            first if isinstance(first, Enqueued) else None,
+            tests=tests,
+            idempotency_key=idempotency_key,
+            now=self._clock(),
+        )
+        return self._enqueue(new_run_id(), event, on_active=on_active, worker=None)
+
+    def _tests_of_shard(self, run: RunState, shard: int) -> list[str]:
+        """Give the ids of a shard's tests: those that were planned for it, else those that it has results of."""
+        check_integer(shard, field="shard", at_least=0)
+        seen: dict[str, None] = {}
+        for event in self.read(run.run_id):
+            match event.data:
+                case Enqueued(plan=plan) if shard < len(plan):
+                    return plan[shard]
+                case ShardResultAppended(shard=of, results=results) if of == shard:
+                    seen.update((str(result["testId"]), None) for result in results if result.get("testId"))
+                case _:
+                    pass
+        return list(seen)
+
+    def _enqueue(self, made_id: RunId, event: Enqueued, *, on_active: str, worker: str | None) -> RunHandle:
+        project, exclusive_key = event.project, event.exclusive_key
         claims = []
         if event.idempotency_key is not None:
             claims.append(KeyClaim("idempotency", project or "", event.idempotency_key, fingerprint(event)))
@@ -593,6 +646,47 @@ class Ledger:
             after=after,
             limit=limit,
         )
+
+    def stuck(
+        self, *, older_than_s: float = limits.STUCK_S, ahead_s: float = limits.FAR_AHEAD_S
+    ) -> Iterator[StuckTask]:
+        """Tell what makes no progress and whom it waits for, in the order of run ids; it reads all that is to be done.
+
+        Args:
+            older_than_s: What has been so for less long is left out; a lease that is over is told at once.
+            ahead_s: What is scheduled within this time is left out.
+        """
+        older_than = timedelta(seconds=_seconds(older_than_s, field="older_than_s"))
+        ahead = timedelta(seconds=_seconds(ahead_s, field="ahead_s"))
+        return gathered(self._stuck(older_than, ahead))
+
+    def _stuck(self, older_than: timedelta, ahead: timedelta) -> Iterator[tuple[Task, Why, datetime]]:
+        after: tuple[str, int] | None = None
+        while page := self.tasks(after=after):
+            now = self._clock()
+            for task in page:
+                why = why_waiting(task, now=now, older_than=older_than, ahead=ahead)
+                since = waiting_since(task)
+                if task.shard is None and (why is Why.SILENT or task.abort_requested):
+                    why, since = self._look_at_run(task, why, since, before=now - older_than)
+                if why is not None:
+                    yield task, why, since
+            after = page[-1].run_id, -1 if page[-1].shard is None else page[-1].shard
+
+    def _look_at_run(
+        self, task: Task, why: Why | None, since: datetime, *, before: datetime
+    ) -> tuple[Why | None, datetime]:
+        """Judge a task by what its run says, which tasks do not know: when it last wrote, and was asked to stop."""
+        run = load(self.store, task.run_id, self._cache)
+        if run.is_terminal:
+            return None, since  # it ended since we looked
+        if run.abort_requested_at is not None and run.abort_requested_at <= before:
+            return Why.ABORT_REQUESTED, run.abort_requested_at
+        if why is not Why.SILENT or run.updated_at is None:
+            return why, since
+        if run.status is Status.INTERRUPTED:
+            return Why.INTERRUPTED, since
+        return (why, run.updated_at) if run.updated_at <= before else (None, since)
 
     # --- the life of a run ---------------------------------------------------------------------------------
 
@@ -1426,6 +1520,11 @@ def _decide_at(version: int, decide: Decide) -> Decide:
     return decide_there
 
 
+def _check_on_active(on_active: str) -> None:
+    if on_active not in ("reject", "return", "supersede"):
+        raise InvalidInput("on_active", f"is {on_active!r}; reject, return or supersede is allowed.")
+
+
 def _check_condition(when: Condition) -> None:
     if not isinstance(when, Condition) or not isinstance(when.rule, Rule):
         raise InvalidInput("when", f"is {type(when).__name__}; a condition such as exactly(3) is needed.")
@@ -1450,6 +1549,14 @@ def _lease_s(lease_s: float) -> float:
     if not limits.LEASE_S_MIN <= lease_s <= limits.DELAY_S_MAX:
         raise InvalidInput("lease_s", f"is {lease_s}; {limits.LEASE_S_MIN} to {limits.DELAY_S_MAX:,} is allowed.")
     return lease_s
+
+
+def _seconds(seconds: float, *, field: str) -> float:
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+        raise InvalidInput(field, f"is {type(seconds).__name__}; a number of seconds is needed.")
+    if not 0 <= seconds <= limits.DELAY_S_MAX:
+        raise InvalidInput(field, f"is {seconds}; 0 to {limits.DELAY_S_MAX:,} is allowed.")
+    return seconds
 
 
 def _chunks(lines: list[str]) -> Iterator[list[str]]:

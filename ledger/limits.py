@@ -60,6 +60,10 @@ LEASES_PER_HEARTBEAT_MAX: Final = 10_000
 """Leases that one heartbeat renews."""
 FINALIZATION_GRACE_S: Final = 60
 """How long somebody who executes a run without a lease has, after its last shard, to finish it before others may."""
+STUCK_S: Final = 600.0
+"""What makes no progress for this long is told as stuck, unless the caller says otherwise."""
+FAR_AHEAD_S: Final = 86_400.0
+"""What is scheduled for later than this from now likewise."""
 RESULTS_PER_EVENT_MAX: Final = 1_000
 """`append_results` splits a longer list into several events of one append."""
 LOG_LINES_PER_EVENT_MAX: Final = 1_000
@@ -77,6 +81,8 @@ PAGE_EVENTS: Final = 1_000
 1,000 were read 1.4 times as fast as 5,000; on PostgreSQL there was little between them."""
 PAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of one page on a database, unless a single event has more."""
+TIMED_RUNS_MAX: Final = 5
+"""Newest runs whose durations are read to balance the shards of the next one."""
 RANKED_RUNS: Final = 50
 """Newest runs that tests are ranked over, unless the caller says otherwise."""
 RANKED_RUNS_MAX: Final = 1_000

@@ -12,7 +12,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import pytest
@@ -41,7 +41,9 @@ def register(config: pytest.Config, environ: Mapping[str, str]) -> None:
         ) from exc
     if place is None or config.option.collectonly:
         return
-    if place.splits_pytest and place.shard is not None and place.shard_count > 1:
+    if place.splits_pytest and place.plan_file is not None:
+        config.pluginmanager.register(PlannedSplit(_planned(place.plan_file)), "runfold-split")
+    elif place.splits_pytest and place.shard is not None and place.shard_count > 1:
         config.pluginmanager.register(ShardSplit(place.shard, place.shard_count), "runfold-split")
     if place.records_pytest and not hasattr(config, "workerinput"):
         config.pluginmanager.register(ResultReporter(config, RecorderPipe(environ)), "runfold-results")
@@ -210,6 +212,61 @@ class ShardSplit:
         """Let a shard without tests succeed: there are more shards than tests, and the others run them."""
         if self._is_empty_slice and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
             session.exitstatus = pytest.ExitCode.OK
+
+
+class PlannedSplit:
+    """Leaves the tests that were planned for this shard, and deselects the others.
+
+    Args:
+        planned: The ids of its tests; they may be none.
+    """
+
+    def __init__(self, planned: Sequence[str]) -> None:
+        self._planned = frozenset(planned)
+        self._missing: frozenset[str] = frozenset()
+        self._is_collected = False
+
+    @pytest.hookimpl(hookwrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None, None, None]:
+        """Pick them from what `-k`, `-m` and other plugins left over; those that are not even there are missing."""
+        self._missing = self._planned - {item.nodeid for item in items}
+        self._is_collected = True
+        yield
+        others = [item for item in items if item.nodeid not in self._planned]
+        if others:
+            config.hook.pytest_deselected(items=others)
+            items[:] = [item for item in items if item.nodeid in self._planned]
+
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Let a shard without tests succeed, and one whose tests were not all there fail."""
+        if self._missing and session.exitstatus in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+            session.exitstatus = pytest.ExitCode.USAGE_ERROR
+        if self._is_collected and not self._planned and session.exitstatus == pytest.ExitCode.NO_TESTS_COLLECTED:
+            session.exitstatus = pytest.ExitCode.OK
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        """Say which planned tests there are not."""
+        if self._missing:
+            names = ", ".join(sorted(self._missing)[:3])
+            terminalreporter.write_line(
+                f"runfold: {len(self._missing)} of {len(self._planned)} planned tests are not there: {names} …",
+                red=True,
+            )
+
+
+def _planned(path: str) -> list[str]:
+    """Read the ids of the planned tests.
+
+    Raises:
+        pytest.UsageError: when they cannot be read: all tests would run instead.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read().splitlines()
+    except (OSError, ValueError) as exc:
+        raise pytest.UsageError(f"runfold: the planned tests cannot be read: {exc}. Unset RUNFOLD_PLAN.") from exc
 
 
 class Report(Protocol):

@@ -1,4 +1,4 @@
-"""`runfold enqueue` and `abort`: what changes runs. Each tells the run, its new version and the event that did it."""
+"""`runfold enqueue`, `retry` and `abort`: what changes runs. Each tells run, version and the event that did it."""
 
 import sys
 from collections.abc import Sequence
@@ -59,6 +59,8 @@ def _written_fields() -> Sequence[str]:
 @click.option("--priority", type=int, default=0, help="The higher, the sooner it is claimed.")
 @click.option("--label", "labels", multiple=True, type=LABEL, help="Find the run by it; repeatable.")
 @click.option("--shards", "shard_count", type=click.IntRange(1), help="Into how many slices it is cut.")
+@click.option("--tests", "tests_path", metavar="FILE", help="Plan these tests: a file with an id on each line, or -.")
+@click.option("--balance", "is_balanced", is_flag=True, help="With --tests: let shards take equally long.")
 @click.option("--total", type=click.IntRange(0), help="How many results to expect.")
 @click.option("--attempts-max", type=click.IntRange(1), help="How often it may be started.")
 @click.option("--wait", "waits", is_flag=True, help="Wait until it ends; exit with 1 unless it succeeded.")
@@ -76,9 +78,15 @@ def enqueue(
     not_before: datetime | None,
     waits: bool,
     timeout: timedelta | None,
+    tests_path: str | None,
+    is_balanced: bool,
     **facts: Any,
 ) -> None:
     """Ask for a run of KIND.
+
+    --tests fixes which tests each shard runs: equally many, in their order; with --balance, so many that the shards
+    take equally long, by what their last runs of this kind and project took. Without --total, as many results are
+    expected.
 
     Piped, it prints: run id, version, event id, and `enqueued`, or `existing` when a key led to a run that was there
     already; the event is the one that enqueued it.
@@ -89,21 +97,39 @@ def enqueue(
       runfold enqueue deploy --input '{"to": "staging"}' --idempotency-key build-17
       runfold enqueue deploy --exclusive-key web@main --on-active supersede --delay 5m
       runfold enqueue test --input @plan.json --wait --timeout 30m
+      pytest --collect-only -q | grep :: | runfold enqueue test --tests - --shards 4 --balance
     """
     if delay is not None and not_before is not None:
         raise click.UsageError("--delay and --not-before both say when it may start. Give one of them.")
     if timeout is not None and not waits:
         raise click.UsageError("--timeout says how long to wait, and nobody waits. Give --wait as well.")
+    if is_balanced and tests_path is None:
+        raise click.UsageError("--balance deals out tests, and none are given. Give --tests as well.")
+    if tests_path == "-" and input_text == "-":
+        raise click.UsageError("--tests and --input both read stdin. Give one of them as a file.")
     given = None if input_text is None else read_json_object(input_text, option="--input")
+    from cli.planning import planned, read_test_ids
     from cli.settling import settled
     from ledger.api import RunHandle
 
+    test_ids = [] if tests_path is None else read_test_ids(tests_path)
     facts |= {
         "input": given,
         "labels": dict(labels),
         "not_before": datetime.now(UTC) + delay if delay is not None else not_before,
     }
     with writing_ledger(url) as log:
+        if test_ids:
+            facts["total"] = len(test_ids) if facts["total"] is None else facts["total"]
+            facts["plan"] = planned(
+                log,
+                test_ids,
+                shard_count=facts["shard_count"] or 1,
+                kind=kind,
+                project=facts["project"],
+                idempotency_key=facts["idempotency_key"],
+                is_balanced=is_balanced,
+            )
         run = settled(log, lambda: log.enqueue(kind, **facts), found=lambda appended: RunHandle(appended.run_id))
         rows = _written_rows(output)
         rows.write([written(next(log.read(run.id, up_to=1)), "enqueued" if run.is_new else "existing")])
@@ -111,6 +137,48 @@ def enqueue(
         output.flush()
         if waits:
             _wait(log, run.id, timeout)
+
+
+# --- retry --------------------------------------------------------------------------------------------------
+
+
+@click.command(cls=JsonCommand, short_help="Repeat a finished run, or one shard of it, as a new run.")
+@click.argument("run_id", metavar="RUN", type=RUN_ID)
+@click.option("--shard", type=click.IntRange(0), help="Only the tests of this shard, from 0.")
+@click.option("--idempotency-key", metavar="KEY", help="The same key gives the same new run.")
+@click.option(
+    "--on-active",
+    type=click.Choice(["reject", "return", "supersede"]),
+    default="reject",
+    show_default=True,
+    help="When an active run holds the run's exclusive key: refuse, give that run, or abort it.",
+)
+@output_options(_written_fields)
+@url_option
+def retry(*, run_id: str, url: Setting, output: Output, **facts: Any) -> None:
+    """Repeat a finished run, or one shard of it, as a new run that waits for a worker of its kind.
+
+    The new run was asked for what the old one was, and names it as `retry_of`; the old one stays as it is. A shard is
+    repeated as a run that is not cut: its planned tests, else those that it has results of. RUN is an id, the first
+    characters of one, @last or @last-failed. Piped, it prints as `enqueue` does.
+
+    \b
+    Examples:
+      runfold retry @last-failed
+      runfold retry 0199d1a2 --shard 3
+    """
+    from cli.run_ids import resolve
+    from cli.settling import settled
+    from ledger.api import RunHandle
+    from projections.reader import Runs
+
+    require_ledger(url)
+    with writing_ledger(url) as log:
+        meant = resolve(Runs(log), run_id)
+        run = settled(log, lambda: log.retry(meant, **facts), found=lambda appended: RunHandle(appended.run_id))
+        rows = _written_rows(output)
+        rows.write([written(next(log.read(run.id, up_to=1)), "enqueued" if run.is_new else "existing")])
+    rows.close()
 
 
 def _wait(log: "Ledger", run_id: str, timeout: timedelta | None) -> None:

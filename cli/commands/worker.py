@@ -38,7 +38,10 @@ _LEASE: Final = timedelta(seconds=60)
 @click.option("--junit", multiple=True, metavar="GLOB", help="Read results from the JUnit XML files that it writes.")
 @click.option("--reportlog", multiple=True, metavar="GLOB", help="Read results from its pytest-reportlog files.")
 @click.option(
-    "--split-pytest", "splits_pytest", is_flag=True, help="Let each shard's pytest run its share of the tests."
+    "--split-pytest",
+    "splits_pytest",
+    is_flag=True,
+    help="Let each shard's pytest run its share of the tests, the planned ones if they were planned.",
 )
 @click.option("--until-idle", is_flag=True, help="End when nothing is left to be claimed.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Of what it says on stderr.")

@@ -86,7 +86,7 @@ class Command:
             lease_token=None if is_shard else work.lease.token,
             worker=work.lease.worker,
             input_file=str(folder / "input.json"),
-            plan_file=str(folder / "plan.txt") if work.plan else None,
+            plan_file=str(folder / "plan.txt") if state.has_plan else None,  # a shard may have no tests
         )
 
 

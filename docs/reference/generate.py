@@ -293,7 +293,7 @@ def decisions() -> dict[str, Callable[..., list[RunEvent]]]:
     return {
         name.removeprefix("decide_"): function
         for name, function in vars(commands).items()
-        if name.startswith("decide_") and name != "decide_enqueue"
+        if name.startswith("decide_") and not name.startswith("decide_enqueue")
     }
 
 

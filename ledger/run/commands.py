@@ -12,6 +12,8 @@ run is closed, and nothing else does.
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
+import msgspec
+
 from ledger import limits
 from ledger.errors import IllegalTransition, InvalidInput, RunClosed, RunNotFound, RunPurged, RunTaken
 from ledger.run.codec import encode_json
@@ -123,6 +125,54 @@ def decide_enqueue(
         retry_of=retry_of,
         policy=check_policy(kind.policy),
         plan=check_plan(plan, shard_count=shard_count),
+    )
+
+
+def decide_enqueue_again(
+    run: RunState,
+    asked: Enqueued | None,
+    *,
+    tests: Sequence[str] | None,
+    idempotency_key: str | None,
+    now: datetime,
+) -> Enqueued:
+    """Ask for a finished run once more.
+
+    Args:
+        run: The finished run.
+        asked: Its first event; None when that is erased.
+        tests: The ids of one shard's tests, when only that shard is wanted.
+        idempotency_key: Of the new run.
+        now: When it was asked for.
+
+    Raises:
+        IllegalTransition: when it is not finished.
+        RunPurged: when what it was asked to do is erased.
+        InvalidInput: when only a shard is wanted, and it had no tests that anybody knows of.
+    """
+    if not run.is_terminal:
+        why = "only a finished run can be repeated; abort it, or wait for its end"
+        raise IllegalTransition(run_id=run.run_id, status=run.status, command="retry", why=why)
+    if asked is None:
+        raise RunPurged(run_id=run.run_id)
+    event = msgspec.structs.replace(
+        asked,
+        enqueued_at=now,
+        not_before=None,
+        idempotency_key=check_optional_text(idempotency_key, field="idempotency_key", chars_max=limits.KEY_CHARS_MAX),
+        retry_of=run.run_id,
+    )
+    if tests is None:
+        return event
+    if run.shard_count is None:
+        raise InvalidInput("shard", "is given, and the run is not cut. Repeat all of it.")
+    if not tests:
+        raise InvalidInput("shard", "had no tests: none were planned for it, and it has no results. Repeat the run.")
+    return msgspec.structs.replace(
+        event,
+        shard_count=None,
+        plan=check_plan([tests], shard_count=None),
+        total=None if asked.total is None else len(tests),
     )
 
 

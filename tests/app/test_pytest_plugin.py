@@ -465,6 +465,29 @@ def test_split_when_it_is_not_asked_for(in_three: Recorded) -> None:
     assert 4 == len(in_three.results())
 
 
+@pytest.mark.parametrize(
+    ("planned", "more", "code", "ran"),
+    [
+        ([0, 2], [], 0, [0, 2]),
+        ([], [], 0, []),
+        ([1, 9], [], 4, [1]),
+        ([9], [], 4, []),
+        ([1, 2], ["-k", "one[2"], 0, [2]),
+    ],
+)
+def test_split_when_tests_were_planned(
+    in_three: Recorded, planned: list[int], more: list[str], code: int, ran: list[int]
+) -> None:
+    """A shard runs what was planned for it, whatever its slice would be, and fails when that is not all there."""
+    (in_three.folder / "test_it.py").write_text(MANY.format(count=4))
+    (in_three.folder / "plan.txt").write_text("".join(f"test_it.py::test_one[{n}]\n" for n in planned))
+
+    done = in_three.pytest(*more, RUNFOLD_SHARD_INDEX="2", RUNFOLD_PYTEST_SPLIT="1", RUNFOLD_PLAN="plan.txt")
+
+    assert (code, [f"test_one[{n}]" for n in ran]) == (done.returncode, in_three.names()), done.stdout
+    assert ("planned tests are not there" in done.stdout) == (code == 4)
+
+
 @pytest.mark.parametrize("total", [0, 1, 2, 3, 4, 5, 7, 100, 6_209])
 @pytest.mark.parametrize("shard_count", [1, 2, 3, 4, 16, 101])
 def test_shard_slice_when_all_are_taken(total: int, shard_count: int) -> None:

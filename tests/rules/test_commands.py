@@ -176,7 +176,7 @@ def test_rules_when_a_command_is_added() -> None:
     decisions = {name.removeprefix("decide_") for name, _ in inspect.getmembers(commands, inspect.isfunction)
                  if name.startswith("decide_")}  # fmt: skip
 
-    assert decisions - {"enqueue"} == set(RULES)
+    assert decisions - {"enqueue", "enqueue_again"} == set(RULES)
 
 
 @pytest.mark.parametrize("status", Status)
