@@ -178,10 +178,19 @@ def reader_of(wanted: Iterable[type]) -> Callable[[bytes], list[FoldEvent]]:
     """Make a function that reads pages for a fold that looks at few events; of the others it reads the type.
 
     Args:
-        wanted: The structs to read, of the ledger or of this module, each with the tag of its event.
+        wanted: The structs to read, of the ledger or of this module, each with the tag of its event; of two with one
+            tag, the later.
+
+    Raises:
+        InvariantBroken: when one has no event's tag: a payload got a new schema version, and this struct did not.
     """
     by_tag = {kind.__struct_config__.tag: kind for kind in wanted}  # type: ignore[attr-defined]
     tags = [kind.__struct_config__.tag for kind in EVENT_TYPES]
+    unknown = set(by_tag) - set(tags)
+    if unknown:
+        raise InvariantBroken(
+            f"no event is tagged {', '.join(sorted(unknown))}: give the struct that reads it its tag."
+        )
     return event_reader(UPCASTERS, types=[by_tag.get(tag) or _passed_over(str(tag)) for tag in tags])
 
 

@@ -255,7 +255,7 @@ RESULTS: Final = ResultsProjection()
 
 _read = reader_of(
     [
-        *[event for event in RUN_EVENTS if event.__name__ != "Aborted"],
+        *RUN_EVENTS,
         AbortedInBytes,
         ResultsInBytes,
         Started,

@@ -50,6 +50,21 @@ def test_projection_list_when_events_are_new(tmp_path: Path, log: ledger.Ledger)
     assert ("runs", 1, newest.envelope.recorded_at) == (lag["name"], lag["events_behind"], lag["behind_since"])
 
 
+@pytest.mark.parametrize("name", ["results", "documents", "timings"])
+def test_projection_commands_when_another_is_named(tmp_path: Path, log: ledger.Ledger, name: str) -> None:
+    """Every projection is rebuilt, verified and measured by its name."""
+    run = log.enqueue("test").id
+    log.append_results(run, [{"testId": "T", "status": "passed"}])
+
+    rebuilt = runfold("projection", "rebuild", name, folder=tmp_path)
+    verified = runfold("projection", "verify", name, folder=tmp_path)
+    lag = runfold("projection", "lag", name, folder=tmp_path)
+
+    assert [[name, "2", "2"]] == rebuilt.rows
+    assert [[name, "equal", "1"]] == verified.rows
+    assert [[name, "2", "2", "0", ""]] == lag.rows
+
+
 def test_projection_rebuild_when_rows_are_damaged(tmp_path: Path, log: ledger.Ledger) -> None:
     """Verify names the row that differs and exits with 8; rebuild makes it anew; verify agrees."""
     run = log.enqueue("test").id

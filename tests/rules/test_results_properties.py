@@ -7,11 +7,14 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import msgspec
+import pytest
 from builders import NOON, RUN, enqueued, new_events, recorded, started
 from hypothesis import given
 from hypothesis import strategies as st
 from test_state_properties import events, result_objects
 
+from ledger.errors import InvariantBroken
 from ledger.events import join_page
 from ledger.run.events import (
     Aborted,
@@ -24,6 +27,7 @@ from ledger.run.events import (
 )
 from ledger.run.state import fold, initial
 from ledger.stores.memory import MemoryStore
+from projections.decoding import reader_of
 from projections.details import StoredDetails
 from projections.results import LAYOUT, LEFT_OUT, RESULTS, UNSHARDED
 from projections.stores import open_result_tables
@@ -164,3 +168,13 @@ def test_rows_when_one_result_is_appended_to_many() -> None:
     assert [(5_000, "T")] == [(row[0], row[COLUMNS.index("test_id")]) for row in brought.rows]
     assert (frozenset(), False, 5_001) == (brought.forgotten, brought.is_emptied, brought.header.row_count)
     assert len(brought.header.state) < 100
+
+
+def test_reader_when_a_struct_has_no_events_tag() -> None:
+    """A struct whose event got another schema version is refused, not passed over."""
+
+    class Old(msgspec.Struct, tag_field="type", tag="enqueued.0"):
+        kind: str
+
+    with pytest.raises(InvariantBroken, match=r"enqueued\.0"):
+        reader_of([Old])
