@@ -34,6 +34,7 @@ _COMMANDS: Final = {
     "delete": _Entry("Runs", "cli.commands.bin:delete", "Put finished runs into the recycle bin."),
     "restore": _Entry("Runs", "cli.commands.bin:restore", "Take runs out of the recycle bin."),
     "purge": _Entry("Runs", "cli.commands.bin:purge", "Erase the data of finished runs for good."),
+    "import": _Entry("Runs", "cli.commands.imports:import_command", "Bring in the runs of another system."),
     "list": _Entry("Runs", "cli.commands.runs:list_runs", "List runs, newest first."),
     "show": _Entry("Runs", "cli.commands.runs:show", "Show one run, now or as it was."),
     "status": _Entry("Runs", "cli.commands.runs:status", "Tell the status of runs, one line each."),
@@ -57,6 +58,7 @@ _COMMANDS: Final = {
 
 EXIT_CODES: Final = {
     "RunUnsuccessful": 1,
+    "NotAllImported": 1,
     "ClickException": 2,
     "InvalidInput": 2,
     "NoSuchRun": 3,

@@ -1171,6 +1171,7 @@ class Ledger:
         *,
         when: Condition = ANY,
         event_ids: Sequence[str] | None = None,
+        recorded_at: Sequence[datetime] | None = None,
     ) -> Appended:
         """Append events as they are: the low level, for importers and for rules of one's own.
 
@@ -1181,6 +1182,8 @@ class Ledger:
             events: What happened, in order; all or nothing.
             when: `ANY`, `NO_RUN`, `EXISTS`, `exactly(version)` or `unless_closed(…)`.
             event_ids: Ids of the caller's own making, one an event; sending them again gives the first places back.
+            recorded_at: When each event was recorded first, for a history that is brought in from elsewhere; None is
+                now.
 
         Raises:
             Refused: when the condition does not hold; it says who won.
@@ -1202,7 +1205,13 @@ class Ledger:
             raise InvalidInput("events", "hold two terminal events; a run ends once.")
         _check_condition(when)
         run = self._run_id(run_id)
-        request = self._request(run, events, self._fenced(run, when), event_ids=event_ids)
+        request = self._request(
+            run,
+            events,
+            self._fenced(run, when),
+            event_ids=event_ids,
+            recorded_at=_times(recorded_at, count=len(events)),
+        )
         for event, made in zip(events, request.events, strict=True):
             check_event(event, made.payload)
         return self._append(request)
@@ -1355,6 +1364,7 @@ class Ledger:
         *,
         event_ids: Sequence[str] | None = None,
         claims: tuple[KeyClaim, ...] = (),
+        recorded_at: Sequence[datetime] | None = None,
     ) -> AppendRequest:
         count = len(events)
         if event_ids is None:
@@ -1369,7 +1379,7 @@ class Ledger:
             to_new_events(
                 events,
                 run_id=run_id,
-                recorded_at=self._clock(),
+                recorded_at=self._clock() if recorded_at is None else recorded_at,
                 event_ids=ids,
                 salts=new_salts(count, size_bytes=SALT_BYTES),
                 context=self._context,
@@ -1535,6 +1545,14 @@ def _check_condition(when: Condition) -> None:
 
 def _types(types: Sequence[str] | None) -> frozenset[str] | None:
     return None if types is None else frozenset(_names(types, field="types"))
+
+
+def _times(moments: Sequence[datetime] | None, *, count: int) -> list[datetime] | None:
+    if moments is None:
+        return None
+    if len(moments) != count:
+        raise InvalidInput("recorded_at", f"has {len(moments)} times for {count} event(s).")
+    return [check_time(moment, field=f"recorded_at[{index}]") for index, moment in enumerate(moments)]
 
 
 def _names(names: Sequence[str], *, field: str) -> list[str]:

@@ -160,7 +160,7 @@ def to_new_events(
     events: Sequence[RunEvent],
     *,
     run_id: RunId,
-    recorded_at: datetime,
+    recorded_at: datetime | Sequence[datetime],
     event_ids: Sequence[EventId],
     salts: Sequence[bytes],
     context: Context = NO_CONTEXT,
@@ -171,16 +171,19 @@ def to_new_events(
     Args:
         events: What happened, in order.
         run_id: Whose stream they belong to.
-        recorded_at: The writer's clock.
+        recorded_at: The writer's clock; or one time for each event, of a history that is brought in.
         event_ids: One for each event.
         salts: One for each event.
         context: Who and why.
         first_version: Version of the first one, when it is known: events that take a run or give it up fence off
             whoever had it before. 0 when it is not.
     """
-    at = timestamp(recorded_at)
+    if isinstance(recorded_at, datetime):
+        times = [timestamp(recorded_at)] * len(events)
+    else:
+        times = [timestamp(moment) for moment in recorded_at]
     made = []
-    for index, (event, event_id, salt) in enumerate(zip(events, event_ids, salts, strict=True)):
+    for index, (event, event_id, salt, at) in enumerate(zip(events, event_ids, salts, times, strict=True)):
         event_type, schema_version, closes = _TYPE_NAMES[type(event)]
         payload = encode(event)
         envelope = Envelope(
