@@ -25,6 +25,8 @@ def prefer_own_packages() -> None:
     Not always: packages of the standard library that others ship again would come to the front as well.
     """
     folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    if not os.path.isdir(os.path.join(folder, "ledger")):  # in the sources this package lies in cli/outside
+        folder = os.path.dirname(os.path.dirname(folder))
     for name in _OWN:
         spec = PathFinder.find_spec(name)
         if spec is None or spec.origin is None or os.path.dirname(os.path.dirname(spec.origin)) != folder:
