@@ -63,7 +63,10 @@ class EnqueueBody(Message, frozen=True):
 
 
 class RetryBody(Message, frozen=True):
-    worker: Name | None = None
+    """`shard` repeats only that shard's tests."""
+
+    shard: ShardNumber | None = None
+    on_active: Literal["reject", "return", "supersede"] = "reject"
 
 
 class WorkerBody(Message, frozen=True):

@@ -19,17 +19,15 @@ from cli.http.problems import RunIdTaken
 from cli.http.tokens import Scope
 from ledger.api import Outcome, ShardOutcome
 from ledger.errors import (
-    IllegalTransition,
     InvalidInput,
     RunClosed,
     RunNotFound,
-    RunPurged,
     RunTaken,
     VersionConflict,
 )
 from ledger.events import RunId
 from ledger.run.codec import RecordedRunEvent, decode_page
-from ledger.run.events import TERMINAL_EVENTS, Enqueued, ShardResultAppended
+from ledger.run.events import TERMINAL_EVENTS, ShardResultAppended
 from ledger.run.leases import Lease, Purpose
 from ledger.run.values import JsonObject, Moment, check_uuid
 from projections.projector import PROJECTIONS, lag
@@ -108,30 +106,9 @@ def _enqueued(call: Call[Any, Any], run_id: str, *, is_new: bool) -> Reply:
 
 
 def retry(call: Call[m.Nothing, m.RetryBody]) -> Reply:
-    run = call.runs.get(_run_id(call))
-    first = _first_event(call, run.run_id)
-    if not isinstance(first.data, Enqueued):
-        raise RunPurged(run_id=run.run_id, purged_version=run.purged_version or None)
-    if not run.is_terminal:
-        raise IllegalTransition(
-            run_id=run.run_id, status=run.status, command="retry", why="only a finished run is repeated"
-        )
-    asked = first.data
-    handle = call.log.enqueue(
-        asked.kind,
-        project=asked.project,
-        input=asked.input,
-        labels=asked.labels,
-        shard_count=asked.shard_count,
-        total=asked.total,
-        priority=asked.priority,
-        attempts_max=asked.attempts_max,
-        exclusive_key=asked.exclusive_key,
-        parent_run_id=asked.parent_run_id,
-        plan=asked.plan,
-        retry_of=run.run_id,
-        worker=call.body.worker,
-        idempotency_key=call.idempotency_key,
+    body = call.body
+    handle = call.log.retry(
+        _run_id(call), shard=body.shard, on_active=body.on_active, idempotency_key=call.idempotency_key
     )
     return _enqueued(call, handle.id, is_new=handle.is_new)
 

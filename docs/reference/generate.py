@@ -5,6 +5,7 @@
     docs/reference/limits.md           from `ledger/limits.py`
     docs/explanation/run-states.md     from the rules: every command is tried in every status
     schema/openapi.json                from the operations of the HTTP API and their messages
+    docs/reference/http-api.md         from the same operations, and the table of problems
 
 `tests/docs/test_generated.py` fails when a file differs from what this would write.
 """
@@ -27,6 +28,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from cli.http.openapi import openapi
+from cli.http.problems import STATUSES
 from cli.http.routes import OPERATIONS
 from ledger import limits
 from ledger.errors import LedgerError
@@ -51,6 +53,7 @@ def generated() -> dict[str, str]:
         "docs/reference/events.md": events_page(),
         "docs/reference/limits.md": limits_page(),
         "docs/explanation/run-states.md": states_page(),
+        "docs/reference/http-api.md": http_page(),
         "schema/openapi.json": json.dumps(openapi(OPERATIONS), indent=1, ensure_ascii=False) + "\n",
     }
 
@@ -429,6 +432,81 @@ gets `RunClosed` or `RunTaken` returns an outcome that is false and holds the ev
 | command | {statuses} |
 | {rule} |
 {answers}
+"""
+
+
+# --- the HTTP API -----------------------------------------------------------------------------------------------
+
+
+def http_page() -> str:
+    operations = "\n".join(
+        f"| `{operation.method} {operation.path}` | {'' if operation.scope is None else f'`{operation.scope}`'}"
+        f" | {operation.summary} |"
+        for operation in OPERATIONS
+    )
+    problems = "\n".join(f"| `{hyphenated(name)}` | {status} |" for name, status in STATUSES.items())
+    return HTTP_TEXT.format(note=NOTE, operations=operations, problems=problems)
+
+
+def hyphenated(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", name).lower()
+
+
+HTTP_TEXT = """{note}
+# HTTP API
+
+`runfold serve` serves it; `schema/openapi.json` (also `GET /openapi.json`) has every field of every message. Bodies
+and answers are JSON. A field, a parameter or a value that is not known is refused, not ignored.
+
+## Operations
+
+A token needs the scope, and `admin` is every scope. Operations without one are open.
+
+| operation | scope | |
+| --- | --- | --- |
+{operations}
+
+## Conventions
+
+**`Authorization: Bearer rf_…`** says who asks. Without a token that works every operation answers 401; without the
+scope, 403 `scope-missing`; about another project, 403 `project-refused`; and a run of another project is 404, exactly
+as one that does not exist.
+
+**`Idempotency-Key`** (a quoted string, or bare): the same key with the same body gives the same run, with 200 and
+`Idempotency-Replayed: true`, for ever. Another body is 422 `idempotency-mismatch`, even when the run was purged; a
+key that is none is 400; while the first request is still being answered, 409 `request-in-flight`. Keys of two
+projects do not meet. Commands with an `event_id` are safe to repeat with the same one.
+
+**`ETag` and `If-Match`**: a run's ETag is its version. With `If-Match` a command is decided at that version or
+refused with 412; what commutes (results, logs, notes …) takes none. `If-None-Match` on a run gives 304.
+
+**`Runfold-Lease`**: the `lease` of a claim. What is written under a lease that went to another worker is 409
+`lease-lost`.
+
+**Pages**: a list of runs gives `next_page_token`, to be sent as `page_token` with the same filters; at most 100 a
+page. History, results, logs and events give `next_after` and `more`; `limit` counts events, at most 1,000.
+
+**Streams** are server-sent events: `id` is the position, `event` the type, `data` a CloudEvent 1.0. They resume after
+`Last-Event-ID`, or `?after=`. A silent stream sends a comment every 15 s.
+
+**`X-Request-Id`** comes back, or is made; it is the events' correlation id unless `X-Correlation-Id` is sent.
+`traceparent`, `X-Causation-Id` and `Runfold-Actor` go into the events as well. A token's name is always in the actor.
+
+**Limits**: a body has at most 8 MiB (413, before it is read). A token may ask 1,000 times a second unless the server
+says otherwise (429 with `Retry-After`). 503 with `Retry-After` means that nothing is wrong with the request. After
+503 `outcome-unknown` send it again with the same key or event id.
+
+## Problems
+
+Every error is `application/problem+json` (RFC 9457). `code` is stable, `type` is `urn:runfold:problem:` and the code.
+`detail` says what happened, why, and what next; more members tell the values, among them `winner`: the event that was
+first. A code that is not in the table has the status of its family: `run-closed`, `run-taken`, `shard-superseded`,
+`lease-lost`, `run-purged` and `exclusive-key-taken` are `refused`, `secret-in-input` is `invalid-input`, `store-busy`
+is `store-unavailable`. Defects are 500 `internal-error`, and tell nothing of themselves but the request's id.
+
+| code | status |
+| --- | --- |
+{problems}
 """
 
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import apsw
 import psycopg
 
-from tests.benchmarks import appends, lists, reads, startup, subscribers
+from tests.benchmarks import appends, lists, reads, server, startup, subscribers
 from tests.benchmarks.databases import Postgres, Sqlite
 from tests.benchmarks.measure import Line, table
 from tests.benchmarks.session import Session
@@ -43,6 +43,7 @@ ROWS: dict[str, Callable[[Session], Iterator[Line]]] = {
     "list-pages": lists.list_pages,
     "list-beside-results": lists.list_beside_results,
     "subscriber": subscribers.latency,
+    "server": server.server,
     "start": startup.start,
 }
 
