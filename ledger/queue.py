@@ -19,6 +19,7 @@ from ledger.envelope import SALT_BYTES, commitment
 from ledger.events import RecordedEvent, RunId, join_page
 from ledger.ids import new_event_ids, new_run_id, new_salts
 from ledger.run.codec import RecordedRunEvent, decode_page, timestamp
+from ledger.run.commands import within_limits
 from ledger.run.events import (
     Aborted,
     Enqueued,
@@ -311,17 +312,17 @@ def _settle(
             return None
         settling.put_back(task)
         return Swept(task.run_id, task.shard, task.worker, ())
-    events = [_with_skips(event, settling, run) for event in events]
+    events = [written for event in events for written in _with_skips(event, settling, run)]
     settling.append(make_request(task.run_id, events, exactly(run.version)))
     return Swept(task.run_id, task.shard, task.worker, tuple(type_of(event) for event in events))
 
 
-def _with_skips(event: RunEvent, settling: Settling, run: RunState) -> RunEvent:
+def _with_skips(event: RunEvent, settling: Settling, run: RunState) -> list[RunEvent]:
     """Let an abort count the planned tests that never ran."""
     if not isinstance(event, Aborted) or not run.has_plan:
-        return event
+        return [event]
     skipped = PlannedSkips(settling, RunId(run.run_id)).of(run)
-    return msgspec.structs.replace(event, skipped=skipped)
+    return within_limits(msgspec.structs.replace(event, skipped=skipped))
 
 
 def _settling(run: RunState, task: Task, *, now: datetime) -> list[RunEvent]:

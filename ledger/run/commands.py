@@ -36,6 +36,7 @@ from ledger.run.events import (
     Resumed,
     RunEvent,
     ShardCompleted,
+    ShardResultAppended,
     ShardRetried,
     Started,
     VersionResolved,
@@ -493,7 +494,27 @@ def decide_abort(
 ) -> Events:
     """End a run that is not finished, on purpose."""
     _require_open(run)
-    return [Aborted(finished_at=finished_at, reason=reason, mode=mode, skipped=skipped, duration_ms=duration_ms)]
+    return within_limits(
+        Aborted(finished_at=finished_at, reason=reason, mode=mode, skipped=skipped, duration_ms=duration_ms)
+    )
+
+
+def within_limits(event: Aborted) -> Events:
+    """Give the events that hold an abort: skipped tests that one event cannot hold stand in results just before it.
+
+    A run may plan more tests than their skips fit into an event; it must be possible to end it all the same.
+    """
+    parts: list[list[JsonObject]] = [[]]
+    room_bytes = limits.PAYLOAD_BYTES_MAX // 2
+    for result in event.skipped:
+        size_bytes = len(encode_json(result)) + 1
+        if parts[-1] and (room_bytes < size_bytes or len(parts[-1]) == limits.RESULTS_PER_EVENT_MAX):
+            parts.append([])
+            room_bytes = limits.PAYLOAD_BYTES_MAX // 2
+        parts[-1].append(result)
+        room_bytes -= size_bytes
+    before: Events = [ShardResultAppended(results=part) for part in parts[:-1]]
+    return [*before, msgspec.structs.replace(event, skipped=parts[-1])]
 
 
 def decide_delete(run: RunState, *, reason: str | None, now: datetime) -> Events:

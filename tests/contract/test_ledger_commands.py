@@ -786,3 +786,31 @@ def test_unknown_run_when_asked_for(log: Ledger) -> None:
         log.state(UNKNOWN_RUN)
 
     assert (UNKNOWN_RUN, []) == (refusal.value.run_id, list(log.read(UNKNOWN_RUN)))
+
+
+def test_abort_when_a_plan_is_as_large_as_it_may_be(log: Ledger) -> None:
+    """A run that planned more tests than one event's skips can hold is ended all the same, and counts them all."""
+    count = limits.PLANNED_TESTS_MAX
+    run = log.enqueue("test", plan=[[f"TC-{number}" for number in range(count)]], worker="w1")
+    log.append_results(run.id, [{"testId": "TC-0", "status": "passed"}], shard=0)
+
+    outcome = log.abort(run.id)
+
+    state = log.state(run.id)
+    events = list(log.read(run.id))
+    skipped = [row["testId"] for event in events if event.type == "shard_result_appended" for row in event.data.results]
+    skipped += events[-1].data.skipped and [row["testId"] for row in events[-1].data.skipped]
+    assert (True, "aborted") == (outcome.won, outcome.winner.type if outcome.winner else None)
+    assert (1, count - 1) == (state.passed, state.skipped)
+    assert [f"TC-{number}" for number in range(count)] == skipped
+
+
+def test_sweep_when_a_plan_is_as_large_as_it_may_be(log: Ledger) -> None:
+    """A requested abort that nobody followed ends such a run as well."""
+    run = log.enqueue("test", plan=[[f"TC-{number}" for number in range(limits.PLANNED_TESTS_MAX)]], worker="w1")
+    log.request_abort(run.id, deadline=NOON)
+
+    [swept] = log.sweep()
+
+    assert "aborted" == swept.events[-1] == log.state(run.id).status
+    assert limits.PLANNED_TESTS_MAX == log.state(run.id).skipped
