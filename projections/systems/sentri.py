@@ -31,14 +31,16 @@ from ledger.errors import (
     ShardSuperseded,
     VersionConflict,
 )
-from ledger.events import EventId
+from ledger.events import EventId, RunId
 from ledger.ids import derived_id
+from ledger.queue import PlannedSkips
 from ledger.run.codec import shard_fence
-from ledger.run.events import Annotated, DocumentRecorded, Interrupted, RunEvent, ShardResultAppended
+from ledger.run.commands import check_shard, within_limits
+from ledger.run.events import Aborted, Annotated, DocumentRecorded, Interrupted, RunEvent, ShardResultAppended
 from ledger.run.profiles import Kind
 from ledger.run.shards import partition
 from ledger.run.state import Run, RunState
-from ledger.run.values import JsonObject, OnLost, Policy, Status, check_results, check_uuid
+from ledger.run.values import JsonObject, OnLost, Policy, Status, check_labels, check_results, check_uuid
 from ledger.store import EXISTS, exactly, unless_closed
 from ledger.subscription import Subscription
 from projections.document_reader import Documents
@@ -64,7 +66,7 @@ from projections.systems.sentri_rows import (
     lean_row,
     page_number,
 )
-from projections.vocabularies import STATUS_LABEL
+from projections.vocabularies import SENTRI, STATUS_LABEL, statuses_of
 
 KINDS: Final = tuple(
     Kind(name=name, attempts_max=2, policy=Policy(on_lost=OnLost.HOLD, retry_delay_s=5)) for name in RUN_TYPES
@@ -79,6 +81,7 @@ PAGE_SIZE: Final = 10
 PAGE_SIZE_MAX: Final = 200
 _ROWS_OF_NEWEST: Final = 50
 """Runs read at once where only the newest few are wanted."""
+NEVER_RAN: Final = "Aborted before execution"
 ORPHAN_ERROR: Final = "Server restarted while run was in progress"
 
 
@@ -201,13 +204,13 @@ class SentriRuns:
         try:
             made = self._log.enqueue(run.get("type") or "test_run", **arguments)
         except ExclusiveKeyTaken as taken:
-            if self._log.state(taken.active_run_id).status is not Status.INTERRUPTED:
+            holder = self._log.state(taken.active_run_id)
+            if not self._give_way(holder, reason="superseded by a newer run", mode="superseded"):
                 raise
-            self._log.abort(taken.active_run_id, reason="superseded by a newer run", mode="superseded")
             made = self._log.enqueue(run.get("type") or "test_run", **arguments)
         if made.is_new:
             self._record(made.id, {name: run[name] for name in DOCUMENTS if run.get(name) is not None}, labels={})
-            self._log.append_results(made.id, left_out)
+            self.append_run_results(made.id, left_out)
         return made.id
 
     def update(self, run_id: str, fields: Mapping[str, Any]) -> bool:
@@ -222,6 +225,7 @@ class SentriRuns:
         state = self._state(run_id)
         if state is None or state.purged_version:
             return False
+        _check_status(fields)
         documents = {name: fields[name] for name in DOCUMENTS if name in fields}
         changed = {name: label for name, label in label_changes(fields).items() if state.labels.get(name) != label}
         self._record(run_id, documents, labels=changed)
@@ -267,27 +271,12 @@ class SentriRuns:
         if not isinstance(new_results, list | tuple) or not new_results:
             return 0
         groups = grouped_by_shard(check_results(new_results))
-        state = None
         if len(groups) > 1:
             state = self._state(run_id)
-            if state is None:
-                return 0
-            events = [_results(rows, shard, _attempt(state, shard)) for shard, rows in groups]
-            with suppress(RunClosed):
-                self._log.append(run_id, events, when=unless_closed())
-                return len(new_results)
-            return 0
-        [(shard, rows)] = groups
-        try:
-            count = self._log.append_results(run_id, rows, shard=shard, shard_attempt=shard_attempt or 1)
-        except (RunNotFound, InvalidInput):
-            if self._state(run_id) is not None:
-                raise
-            return 0
-        if count or shard is None or shard_attempt is not None:
-            return count
-        newest = _attempt(self._log.state(run_id), shard)
-        return 0 if newest == 1 else self._log.append_results(run_id, rows, shard=shard, shard_attempt=newest)
+            for shard, _ in groups:
+                if shard is not None and state is not None:
+                    check_shard(state, shard)  # all of them, before any row is written
+        return sum(self._append_rows(run_id, rows, shard, shard_attempt) for shard, rows in groups)
 
     def increment_run_stats(
         self, run_id: str, *, passed_delta: int = 0, failed_delta: int = 0, total_delta: int = 0
@@ -648,8 +637,7 @@ class SentriRuns:
             raise RunNotFound(run_id)
         remaining = _remaining(history, approved)
         with_row = len(history.queued_ids) - len(_undone(history))
-        if history.state.status is Status.INTERRUPTED:
-            self._log.abort(run_id, reason="resumed by a new run", mode=RESUMED)
+        self._give_way(history.state, reason="resumed by a new run", mode=RESUMED)
         if self._log.state(run_id).error_category != RESUMED:
             raise NotResumable(run_id=run_id, code="RUN_NOT_RESUMABLE", why="it is not interrupted any more")
         queue = [test for test in history.documents["testQueue"] if test.get("id") in remaining]
@@ -725,9 +713,23 @@ class SentriRuns:
         )
         return (run for run in completed if run.kind in TEST_RUN_TYPES)
 
+    def _append_rows(self, run_id: str, rows: list[JsonObject], shard: int | None, attempt: int | None) -> int:
+        """Append rows of one shard; its newest attempt is looked up only when the first one is not it."""
+        if not _is_id(run_id):
+            return 0
+        try:
+            count = self._log.append_results(run_id, rows, shard=shard, shard_attempt=attempt or 1)
+        except RunNotFound:
+            return 0
+        if count or shard is None or attempt is not None:
+            return count
+        newest = _attempt(self._log.state(run_id), shard)
+        return 0 if newest == 1 else self._log.append_results(run_id, rows, shard=shard, shard_attempt=newest)
+
     def _record(self, run_id: str, documents: Mapping[str, Any], *, labels: Mapping[str, str | None]) -> None:
         events: list[RunEvent] = [DocumentRecorded(name=name, document=value) for name, value in documents.items()]
         if labels:
+            check_labels({name: value or "" for name, value in labels.items()})
             events.append(Annotated(labels=dict(sorted(labels.items()))))
         if events:
             self._log.append(run_id, events, when=EXISTS)
@@ -773,14 +775,23 @@ class SentriRuns:
                 return self._log.interrupt(state.run_id, reason=error or ORPHAN_ERROR).won
         except IllegalTransition:
             return False
-        raise InvalidInput(
-            "status", f"{word!r} is none of: running, completed, completed_empty, failed, aborted, interrupted."
-        )
+        return False
 
     def _complete(self, state: RunState, word: str, finished_at: datetime | None, duration: int | None) -> bool:
         if word != "completed" and not state.is_terminal:
             self._log.annotate(state.run_id, labels={STATUS_LABEL: word})
         return self._log.complete(state.run_id, finished_at=finished_at, duration_ms=duration).won
+
+    def _give_way(self, run: RunState, *, reason: str, mode: str) -> bool:
+        """End an interrupted run, if it still is one: somebody may take it up again at the same moment."""
+        if run.status is not Status.INTERRUPTED:
+            return False
+        skipped = PlannedSkips(self._log.store, RunId(run.run_id)).of(run)
+        aborted = Aborted(finished_at=self._clock(), reason=reason, mode=mode, skipped=skipped)
+        with suppress(VersionConflict, RunClosed):
+            self._log.append(run.run_id, within_limits(aborted), when=exactly(run.version))
+            return True
+        return False
 
     def _is_leased(self, run_id: str) -> bool:
         return any(task.deadline is not None and not task.is_overdue for task in self._log.tasks(run_id=run_id))
@@ -794,6 +805,13 @@ class SentriRuns:
 
 def _is_id(run_id: object) -> bool:
     return isinstance(run_id, str) and len(run_id) == 36
+
+
+def _check_status(fields: Mapping[str, Any]) -> None:
+    """Check what else could be refused only when a part of an update is written."""
+    _moment(fields.get("finishedAt"))
+    if "status" in fields:
+        statuses_of(fields["status"], SENTRI)
 
 
 def _shard_index(value: int) -> int:
@@ -850,7 +868,7 @@ def _plan(queue: object, left_out: Sequence[JsonObject], shard_count: int) -> li
 
 
 def _undone(history: History) -> list[str]:
-    done = {row.get("testId") for row in history.executed}
+    done = {row.get("testId") for row in history.executed if row.get("error") != NEVER_RAN}
     return [test_id for test_id in history.queued_ids if test_id not in done]
 
 

@@ -176,11 +176,14 @@ def test_update_when_columns_change(runs: SentriRuns) -> None:
 
 
 def test_update_when_a_word_is_unknown(runs: SentriRuns) -> None:
-    """A status that is none of Sentri's is refused, with those that are."""
+    """A status that is none of Sentri's, and what is no time or too long, is refused before anything is written."""
     run = a_run(runs)
+    before = row_of(runs, run)
 
-    with pytest.raises(InvalidInput, match="completed_empty"):
-        runs.update(run, {"status": "done"})
+    for fields in ({"status": "done"}, {"finishedAt": "yesterday"}, {"browser": "x" * 256}):
+        with pytest.raises(InvalidInput):
+            runs.update(run, {"pagesFound": 7, "rootCauses": [1], **fields})
+    assert before == row_of(runs, run)
 
 
 def test_save_when_a_sibling_appended_meanwhile(runs: SentriRuns) -> None:

@@ -355,6 +355,18 @@ def test_orphans_when_a_new_run_begins(log: Ledger, runs: SentriRuns) -> None:
     assert "superseded" == log.state(old).error_category
 
 
+def test_orphans_when_one_is_taken_up_meanwhile(log: Ledger, runs: SentriRuns) -> None:
+    """An interrupted run that somebody resumed in place is active again: it makes room for nobody."""
+    run = a_run(runs, "interrupted")
+    stale = log.state(run)
+    assert log.resume(run, worker="w2")
+
+    assert not runs._give_way(stale, reason="late", mode="superseded")
+    with pytest.raises(ExclusiveKeyTaken):
+        a_run(runs)
+    assert "running" == log.state(run).status
+
+
 def test_checkpoint_when_it_is_written_again(runs: SentriRuns) -> None:
     """A second row of a test is not inserted, whatever it says, and is counted by its reason."""
     run = a_run(runs)

@@ -123,10 +123,13 @@ def test_append_when_there_is_nothing(runs: SentriRuns, nothing: Any) -> None:
 
 
 def test_append_when_rows_of_shards_are_mixed(runs: SentriRuns) -> None:
-    """Rows of several shards arrive together, in order, or not at all."""
+    """Rows of several shards arrive in order; a shard that there is not, among them, lets none arrive."""
     run = a_run(runs, shardCount=2)
     mixed = [a_row("T0", shard=0), a_row("T1", "failed", shard=1), a_row("T2", shard=0)]
 
+    with pytest.raises(InvalidInput):
+        runs.append_run_results(run, [*mixed, a_row("T3", shard=2)])
+    assert [] == row_of(runs, run)["results"]
     assert 3 == runs.append_run_results(run, mixed)
     assert mixed == row_of(runs, run)["results"]
     assert (2, 1, 3) == figures(runs, run)
