@@ -656,11 +656,12 @@ class SentriRuns:
                 worker=self._worker,
             )
         except ExclusiveKeyTaken as taken:
+            if self._log.state(taken.active_run_id).retry_of == run_id:
+                raise _resumed_already(run_id, taken.active_run_id) from taken
             why = f"run {taken.active_run_id} is active"
             raise NotResumable(run_id=run_id, code="RUN_ALREADY_ACTIVE", why=why) from taken
         if not made.is_new:
-            why = f"run {made.id} resumed it"
-            raise NotResumable(run_id=run_id, code="RUN_NOT_RESUMABLE", why=why)
+            raise _resumed_already(run_id, made.id)
         self._log.record_document(made.id, "testQueue", queue)
         return ResumedRun(made.id, run_id, with_row, len(remaining), len(history.queued_ids))
 
@@ -865,6 +866,10 @@ def _plan(queue: object, left_out: Sequence[JsonObject], shard_count: int) -> li
     ids = [test["id"] for test in queue if isinstance(test, dict) and isinstance(test.get("id"), str)]
     wanted = [test_id for test_id in ids if test_id not in skipped]
     return [list(piece) for piece in partition(wanted, shard_count)] if wanted else []
+
+
+def _resumed_already(run_id: str, by: str) -> NotResumable:
+    return NotResumable(run_id=run_id, code="RUN_NOT_RESUMABLE", why=f"run {by} resumed it")
 
 
 def _undone(history: History) -> list[str]:
