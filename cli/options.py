@@ -219,9 +219,12 @@ def url_option(command: Command) -> Command:
     """Let a command take `--url`; it is given the setting `url`, wherever that comes from."""
     return click.option(
         "--url",
+        "--remote",
+        "url",
         metavar="URL",
         callback=_url,
-        help="The ledger: sqlite:///path or postgresql://…  [RUNFOLD_URL; default: .runfold/runs.db]",
+        help="The ledger: sqlite:///path, postgresql://… or https://… of a server.  [RUNFOLD_URL; default:"
+        " .runfold/runs.db]",
     )(command)
 
 
@@ -284,6 +287,19 @@ def require_ledger(url: Setting) -> None:
                 f"there is no ledger at {path} (from {url.origin}). Record a run first, with `runfold exec` or"
                 " `runfold enqueue`, or name another ledger with --url."
             )
+
+
+def refuse_remote(url: Setting, *, command: str) -> None:
+    """Refuse a ledger behind a server, for a command that keeps a lease alive on the database itself.
+
+    Raises:
+        click.UsageError: when it is one.
+    """
+    if url.value.startswith(("http://", "https://")):
+        raise click.UsageError(
+            f"`runfold {command}` needs the ledger's database, and {url.value} is a server. Name its sqlite:///path or"
+            " postgresql://…, or report over HTTP from your own program; see `ledger.open`."
+        )
 
 
 def refuse_memory(url: Setting) -> None:

@@ -11,6 +11,7 @@ from ledger.run.profiles import Kind
 from ledger.store import Store
 
 if TYPE_CHECKING:
+    from ledger.remote import RemoteLedger
     from ledger.stores.postgres import PostgresStore
 
 
@@ -21,17 +22,19 @@ def open(
     kinds: Sequence[Kind] = (),
     migrate: bool | None = None,
     clock: Clock = utc_now,
+    token: str | None = None,
 ) -> Ledger:
     """Open a ledger.
 
     Args:
-        url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db`, `postgresql://user@host/database`, or
-            `memory:` for tests.
+        url: `sqlite:///relative/path.db`, `sqlite:////absolute/path.db`, `postgresql://user@host/database`,
+            `https://host` of a `runfold serve`, or `memory:` for tests.
         actor: Who acts through it, unless `Ledger.bind` says otherwise.
         kinds: What kinds of runs declare.
         migrate: Whether to bring the tables up to this release first. None does so on SQLite, and on PostgreSQL
             leaves that to `runfold db migrate`, since a server is shared.
         clock: Tells the time, for tests.
+        token: What a server asks for; None takes `RUNFOLD_TOKEN` of the environment.
 
     Raises:
         InvalidInput: when the URL is none of these.
@@ -39,8 +42,20 @@ def open(
         SchemaMismatch: when the tables are not those of this release.
         UnsafeStore: when the database would not keep what it acknowledges.
     """
+    if url.startswith(("https://", "http://")):
+        return _remote(url, token=token).bind(actor=actor)
     ledger = Ledger(open_store(url, migrate=migrate), kinds=kinds, clock=clock)
     return ledger if actor is None else ledger.bind(actor=actor)
+
+
+def _remote(url: str, *, token: str | None) -> "RemoteLedger":
+    try:
+        from ledger.remote import RemoteLedger
+    except ImportError as exc:
+        raise StoreUnavailable(
+            f"a ledger behind a server needs a client that is not installed ({exc}): pip install 'runfold[remote]'."
+        ) from exc
+    return RemoteLedger(url, token=token)
 
 
 def open_store(url: str, *, migrate: bool | None = None) -> Store:

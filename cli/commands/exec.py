@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from cli.config import Setting
-from cli.options import DURATION, LABEL, read_json_object, url_option, writing_ledger
+from cli.options import DURATION, LABEL, read_json_object, refuse_remote, url_option, writing_ledger
 
 SHARDS_MAX: Final = 256
 """Processes that one machine is asked to run at once; a run itself may have more shards."""
@@ -84,6 +84,7 @@ def exec_command(
     from cli.execution.plan import Plan
     from cli.execution.screen import Screen
 
+    refuse_remote(url, command="exec")
     plan = Plan(
         kind=kind,
         command=command,

@@ -11,7 +11,7 @@ import click
 
 from cli.commands.exec import GRACE, absolute_url, check_patterns
 from cli.config import Setting
-from cli.options import DURATION, url_option, writing_ledger
+from cli.options import DURATION, refuse_remote, url_option, writing_ledger
 
 _LEASE: Final = timedelta(seconds=60)
 
@@ -80,6 +80,7 @@ def worker(
     from cli.worker import Worker
     from cli.worker_logs import log_to_stderr
 
+    refuse_remote(url, command="worker")
     log_to_stderr(sys.stderr, form=log_format)
     place = replace(url, value=absolute_url(url.value))
     with writing_ledger(place) as log:

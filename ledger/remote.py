@@ -1,0 +1,809 @@
+"""A ledger behind `runfold serve`: the same interface as an open one, over HTTP.
+
+    with ledger.open("https://runs.example.org", token="rf_…") as log:
+        log.enqueue("test", project="web")
+
+What is asked again after a lost connection is safe to be: every append that counts carries an event id of this
+client's making, a run its id, and the rules take a repeated command for what it is. Log lines have no such id; a lost
+answer to them is `OutcomeUnknown`, and they are not sent twice.
+
+Differs from a ledger on a database: `append` and `resolve` are not there, since the server keeps the rules; states are
+folded here, from the run's history, by the same rules.
+"""
+
+import os
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from time import sleep
+from types import TracebackType
+from typing import Any, Final, Literal, Never, NoReturn, Self
+from urllib.parse import quote, urlencode
+
+import msgspec
+import urllib3
+
+import ledger.errors as errors
+from ledger import limits
+from ledger.api import Ledger, Outcome, RunHandle, ShardOutcome
+from ledger.clock import monotonic
+from ledger.envelope import Envelope
+from ledger.errors import (
+    InvalidInput,
+    LedgerError,
+    OutcomeUnknown,
+    RunClosed,
+    RunNotFound,
+    RunTaken,
+    ShardSuperseded,
+    StoreUnavailable,
+)
+from ledger.events import EventId, RecordedEvent, RunId
+from ledger.ids import new_event_ids, new_run_id
+from ledger.queue import Heartbeat, Swept
+from ledger.run.codec import NO_CONTEXT, Context, RecordedRunEvent, decode, encode_json, timestamp
+from ledger.run.events import Enqueued
+from ledger.run.leases import Lease
+from ledger.run.state import RunState, fold, initial
+from ledger.run.values import JsonObject, check_integer, check_time, check_uuid
+from ledger.store import Appended
+from ledger.tasks import Task
+
+TOKEN_VARIABLE: Final = "RUNFOLD_TOKEN"
+TRY_S: Final = 30.0
+"""How long a server that is out of reach, or too busy, is asked again."""
+_PAUSE_S: Final = 0.25
+_PAUSE_MAX_S: Final = 5.0
+_TIMEOUT: Final = urllib3.Timeout(connect=5, read=60)
+_STREAM_TIMEOUT: Final = urllib3.Timeout(connect=5, read=45)
+"""The server says something at least every 15 seconds."""
+_PAGE_EVENTS: Final = 1_000
+_PAGE_TASKS: Final = 1_000
+_CONNECTIONS_MAX: Final = 32
+_BUSY: Final = (429, 503)
+
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class RemoteLedger(Ledger):
+    """A ledger behind an HTTP server.
+
+    Args:
+        url: Of the server, such as `https://runs.example.org`.
+        token: What allows it; None takes the environment's `RUNFOLD_TOKEN`, if there is one.
+        context: Actor and trace of everything that is written.
+    """
+
+    def __init__(self, url: str, *, token: str | None = None, context: Context = NO_CONTEXT) -> None:
+        self.url = url.rstrip("/")
+        self._token = token or os.environ.get(TOKEN_VARIABLE)
+        self._context = context
+        self._lease: Lease | None = None
+        self._lease_words: dict[tuple[str, int | None, int], str] = {}
+        self._http = urllib3.PoolManager(maxsize=_CONNECTIONS_MAX, retries=False, timeout=_TIMEOUT)
+        self._streams: set[RemoteSubscription] = set()
+
+    @property
+    def store(self) -> Never:  # type: ignore[override]
+        """There is none here."""
+        raise StoreUnavailable(
+            f"{self.url} is a ledger behind a server: what was asked needs its database. Run it there, or with a"
+            " database's URL."
+        )
+
+    def close(self) -> None:
+        for stream in list(self._streams):
+            stream.close()
+        self._http.clear()
+
+    def bind(
+        self,
+        *,
+        actor: str | None = None,
+        correlation_id: str | None = None,
+        causation_id: str | None = None,
+        traceparent: str | None = None,
+    ) -> "RemoteLedger":
+        context = Context(
+            actor=actor or self._context.actor,
+            correlation_id=correlation_id or self._context.correlation_id,
+            causation_id=causation_id or self._context.causation_id,
+            traceparent=traceparent or self._context.traceparent,
+        )
+        bound = RemoteLedger(self.url, token=self._token, context=context)
+        bound._lease, bound._lease_words = self._lease, self._lease_words
+        bound._http, bound._streams = self._http, self._streams
+        return bound
+
+    # --- asking for a run -----------------------------------------------------------------------------------
+
+    def enqueue(
+        self,
+        kind: str,
+        *,
+        project: str | None = None,
+        input: Mapping[str, Any] | None = None,
+        labels: Mapping[str, str] | None = None,
+        shard_count: int | None = None,
+        total: int | None = None,
+        priority: int = 0,
+        not_before: datetime | None = None,
+        attempts_max: int | None = None,
+        idempotency_key: str | None = None,
+        exclusive_key: str | None = None,
+        on_active: Literal["reject", "return", "supersede"] = "reject",
+        parent_run_id: str | None = None,
+        retry_of: str | None = None,
+        plan: Sequence[Sequence[str]] = (),
+        worker: str | None = None,
+        run_id: str | None = None,
+    ) -> RunHandle:
+        made_id = run_id or new_run_id()
+        body = {
+            "kind": kind,
+            "project": project,
+            "input": dict(input or {}),
+            "labels": dict(labels or {}),
+            "shard_count": shard_count,
+            "total": total,
+            "priority": priority,
+            "not_before": not_before,
+            "attempts_max": attempts_max,
+            "exclusive_key": exclusive_key,
+            "on_active": on_active,
+            "parent_run_id": parent_run_id,
+            "retry_of": retry_of,
+            "plan": [list(ids) for ids in plan],
+            "worker": worker,
+            # with a key, the key finds the run again; without one, the id does
+            "run_id": made_id if idempotency_key is None or run_id is not None else None,
+        }
+        headers = {} if idempotency_key is None else {"Idempotency-Key": _quoted(idempotency_key)}
+        asked_before: list[bool] = []
+        try:
+            answer = self._send("POST", "/v1/runs", body=body, headers=headers, asked_before=asked_before)
+        except LedgerError as error:
+            if getattr(error, "code", None) == "run-id-taken" and asked_before and run_id is None:
+                return RunHandle(RunId(made_id))  # our own first try had come through
+            raise
+        return RunHandle(RunId(answer["run_id"]), answer["is_new"])
+
+    def find_by_idempotency_key(self, key: str, *, project: str | None = None) -> Never:
+        self._not_here("find_by_idempotency_key")
+
+    def find_by_exclusive_key(self, key: str, *, project: str | None = None) -> Never:
+        self._not_here("find_by_exclusive_key")
+
+    # --- the life of a run ----------------------------------------------------------------------------------
+
+    def release(self, run_id: str) -> Outcome:
+        return self._command(run_id, "release", {})
+
+    def start(self, run_id: str, *, worker: str, event_id: str | None = None) -> Outcome:
+        return self._command(run_id, "start", {"worker": worker, "event_id": event_id or _new_id()})
+
+    def enter_phase(self, run_id: str, phase: str) -> Outcome:
+        return self._command(run_id, "enter-phase", {"phase": phase})
+
+    def resolve_version(self, run_id: str, version: str) -> Outcome:
+        return self._command(run_id, "resolve-version", {"resolved_version": version})
+
+    def finish_gate(
+        self, run_id: str, gate: str, outcome: str, *, summary: str | None = None, log_ref: str | None = None
+    ) -> Outcome:
+        body = {"gate": gate, "outcome": outcome, "summary": summary, "log_ref": log_ref}
+        return self._command(run_id, "finish-gate", body)
+
+    def fail_attempt(
+        self, run_id: str, *, error: str, category: str | None = None, retry_at: datetime | None = None
+    ) -> Outcome:
+        return self._command(run_id, "fail-attempt", {"error": error, "category": category, "retry_at": retry_at})
+
+    def interrupt(self, run_id: str, *, reason: str) -> Outcome:
+        return self._command(run_id, "interrupt", {"reason": reason})
+
+    def resume(self, run_id: str, *, worker: str) -> Outcome:
+        return self._command(run_id, "resume", {"worker": worker})
+
+    def request_abort(self, run_id: str, *, reason: str | None = None, deadline: datetime | None = None) -> Outcome:
+        return self._command(run_id, "request-abort", {"reason": reason, "deadline": deadline})
+
+    def start_finalization(self, run_id: str, *, worker: str) -> Outcome:
+        return self._command(run_id, "start-finalization", {"worker": worker})
+
+    def complete(
+        self,
+        run_id: str,
+        *,
+        output_ref: str | None = None,
+        finished_at: datetime | None = None,
+        duration_ms: int | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        body = {"output_ref": output_ref, "finished_at": finished_at, "duration_ms": duration_ms}
+        return self._command(run_id, "complete", {**body, "event_id": event_id or _new_id()})
+
+    def fail(
+        self,
+        run_id: str,
+        *,
+        error: str,
+        category: str | None = None,
+        failure_summary: str | None = None,
+        finished_at: datetime | None = None,
+        duration_ms: int | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        body = {
+            "error": error,
+            "category": category,
+            "failure_summary": failure_summary,
+            "finished_at": finished_at,
+            "duration_ms": duration_ms,
+        }
+        return self._command(run_id, "fail", {**body, "event_id": event_id or _new_id()})
+
+    def abort(
+        self,
+        run_id: str,
+        *,
+        reason: str | None = None,
+        mode: str = "user",
+        skipped: Sequence[Mapping[str, Any]] = (),
+        finished_at: datetime | None = None,
+        duration_ms: int | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        body = {
+            "reason": reason,
+            "mode": mode,
+            "skipped": list(skipped),
+            "finished_at": finished_at,
+            "duration_ms": duration_ms,
+        }
+        return self._command(run_id, "abort", {**body, "event_id": event_id or _new_id()})
+
+    def delete(self, run_id: str, *, reason: str | None = None) -> Outcome:
+        return self._command(run_id, "delete", {"reason": reason})
+
+    def restore(self, run_id: str) -> Outcome:
+        return self._command(run_id, "restore", {})
+
+    def purge(self, run_id: str, *, reason: str | None = None, from_bin: bool = True) -> Outcome:
+        return self._command(run_id, "purge", {"reason": reason, "from_bin": from_bin})
+
+    # --- what commutes --------------------------------------------------------------------------------------
+
+    def append_results(
+        self,
+        run_id: str,
+        results: Sequence[Mapping[str, Any]],
+        *,
+        shard: int | None = None,
+        shard_attempt: int = 1,
+        first_sequence: int | None = None,
+        event_id: str | None = None,
+    ) -> int:
+        """Append results; see `Ledger.append_results`. More than one event holds are sent one event after the other."""
+        size, appended = limits.RESULTS_PER_EVENT_MAX, 0
+        for start in range(0, len(results), size):
+            body = {
+                "results": list(results[start : start + size]),
+                "shard": shard,
+                "shard_attempt": shard_attempt,
+                "first_sequence": None if first_sequence is None else first_sequence + start,
+                "event_id": event_id or _new_id(),
+            }
+            taken: int = self._post(run_id, "/results", body)["appended"]
+            appended += taken
+            if not taken:
+                break
+        return appended
+
+    def increment_stats(
+        self, run_id: str, *, passed: int = 0, failed: int = 0, total: int = 0, event_id: str | None = None
+    ) -> int:
+        body = {"passed": passed, "failed": failed, "total": total, "event_id": event_id or _new_id()}
+        moved: int = self._post(run_id, "/stats", body)["moved"]
+        return moved
+
+    def append_log(
+        self,
+        run_id: str,
+        lines: Sequence[str],
+        *,
+        source: str = "stdout",
+        level: str | None = None,
+        shard: int | None = None,
+    ) -> int:
+        appended = 0
+        for start in range(0, len(lines), limits.LOG_LINES_PER_EVENT_MAX):
+            part = list(lines[start : start + limits.LOG_LINES_PER_EVENT_MAX])
+            body = {"lines": part, "source": source, "level": level, "shard": shard}
+            appended += self._post(run_id, "/logs", body, repeats=False)["appended"]
+        return appended
+
+    def record_artifact(
+        self,
+        run_id: str,
+        name: str,
+        uri: str,
+        *,
+        shard: int | None = None,
+        media_type: str | None = None,
+        size_bytes: int | None = None,
+    ) -> RecordedRunEvent:
+        body = {"name": name, "uri": uri, "shard": shard, "media_type": media_type, "size_bytes": size_bytes}
+        return _event(self._post(run_id, "/artifacts", body, repeats=False)["event"])
+
+    def record_document(
+        self, run_id: str, name: str, document: object, *, event_id: str | None = None
+    ) -> RecordedRunEvent:
+        body = {"name": name, "document": document, "event_id": event_id or _new_id()}
+        return _event(self._post(run_id, "/documents", body, keeps_null=True)["event"])
+
+    def annotate(
+        self, run_id: str, *, note: str | None = None, labels: Mapping[str, str | None] | None = None
+    ) -> RecordedRunEvent:
+        body = {"note": note, "labels": dict(labels or {})}
+        return _event(self._post(run_id, "/notes", body, repeats=False)["event"])
+
+    # --- shards ---------------------------------------------------------------------------------------------
+
+    def complete_shard(
+        self, run_id: str, shard: int, *, shard_attempt: int | None = None, exit_code: int | None = None
+    ) -> ShardOutcome:
+        body = {"shard_attempt": shard_attempt, "exit_code": exit_code}
+        answer = self._post(run_id, f"/shards/{check_integer(shard, field='shard', at_least=0)}:complete", body)
+        return ShardOutcome(answer["advanced"], answer["new_value"])
+
+    def increment_shards_completed(self, run_id: str) -> ShardOutcome:
+        try:
+            answer = self._post(run_id, "/shards:count", {}, repeats=False)
+        except RunNotFound:
+            return ShardOutcome(False, 0)
+        return ShardOutcome(answer["advanced"], answer["new_value"])
+
+    def retry_shard(self, run_id: str, shard: int, *, reason: str | None = None) -> int:
+        path = f"/shards/{check_integer(shard, field='shard', at_least=0)}:retry"
+        attempt: int = self._post(run_id, path, {"reason": reason}, repeats=False)["attempt"]
+        return attempt
+
+    # --- work -----------------------------------------------------------------------------------------------
+
+    def claim(
+        self,
+        worker: str,
+        *,
+        kinds: Sequence[str] | None = None,
+        limit: int = 1,
+        lease_s: float = limits.LEASE_S,
+    ) -> list[Lease]:
+        """Take what may be done now; see `Ledger.claim`. A claim whose answer is lost runs out by itself."""
+        body = {"worker": worker, "kinds": None if kinds is None else list(kinds), "limit": limit, "lease_s": lease_s}
+        answer = self._send("POST", "/v1/runs:claim", body=body, repeats=False)
+        leases = []
+        for given in answer["leases"]:
+            word = given.pop("lease")
+            lease = msgspec.convert(given, Lease)
+            self._lease_words[lease.run_id, lease.shard, lease.token] = word
+            leases.append(lease)
+        return leases
+
+    def heartbeat(self, leases: Sequence[Lease], *, lease_s: float = limits.LEASE_S) -> list[Heartbeat]:
+        words = [self._word(lease) for lease in leases]
+        answer = self._send("POST", "/v1/runs:heartbeat", body={"leases": words, "lease_s": lease_s})
+        return [msgspec.convert(given, Heartbeat) for given in answer["heartbeats"]]
+
+    def look(self, leases: Sequence[Lease]) -> list[Heartbeat]:
+        """Ask after leases; over HTTP that also renews them."""
+        return self.heartbeat(leases) if leases else []
+
+    def hold(self, run_id: str, *, lease_s: float = limits.LEASE_S) -> Never:
+        self._not_here("hold")
+
+    def succeed(
+        self,
+        lease: Lease,
+        *,
+        output_ref: str | None = None,
+        exit_code: int | None = None,
+        finished_at: datetime | None = None,
+        event_id: str | None = None,
+    ) -> Outcome:
+        body = {"output_ref": output_ref, "exit_code": exit_code, "finished_at": finished_at}
+        return self.under(lease)._command(lease.run_id, "succeed", {**body, "event_id": event_id or _new_id()})
+
+    def succeed_all(self, leases: Sequence[Lease]) -> list[Outcome | Exception]:
+        outcomes: list[Outcome | Exception] = []
+        for lease in leases:
+            try:
+                outcomes.append(self.succeed(lease))
+            except LedgerError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def give_up(
+        self,
+        lease: Lease,
+        *,
+        error: str,
+        category: str | None = None,
+        is_retryable: bool = True,
+        event_id: str | None = None,
+    ) -> Outcome:
+        body = {"error": error, "category": category, "is_retryable": is_retryable}
+        return self.under(lease)._command(lease.run_id, "give-up", {**body, "event_id": event_id or _new_id()})
+
+    def hand_back(self, lease: Lease, *, reason: str) -> Outcome:
+        return self.under(lease)._command(lease.run_id, "hand-back", {"reason": reason})
+
+    def under(self, lease: Lease) -> "RemoteLedger":
+        bound = self.bind()
+        bound._lease = lease
+        return bound
+
+    def sweep(self, *, limit: int = limits.TASKS_PER_CLAIM_MAX) -> list[Swept]:
+        answer = self._send("POST", "/v1/runs:sweep", body={"limit": limit}, repeats=False)
+        return [msgspec.convert(given, Swept) for given in answer["swept"]]
+
+    def tasks(
+        self,
+        *,
+        run_id: str | None = None,
+        kinds: Sequence[str] | None = None,
+        after: tuple[str, int] | None = None,
+        limit: int = limits.LIST_ROWS_MAX,
+    ) -> Sequence[Task]:
+        query = {
+            "run_id": run_id,
+            "kind": list(kinds or ()),
+            "after": None if after is None else f"{after[0]}/{after[1]}",
+            "limit": min(limit, _PAGE_TASKS),
+        }
+        return [msgspec.convert(given, Task) for given in self._send("GET", "/v1/tasks", query=query)["tasks"]]
+
+    # --- the log --------------------------------------------------------------------------------------------
+
+    def append(self, *_: object, **__: object) -> Never:
+        self._not_here("append")
+
+    def resolve(self, unknown: OutcomeUnknown) -> Appended:
+        self._not_here("resolve")
+
+    def read(
+        self, run_id: str, *, after_version: int = 0, up_to: int | datetime | None = None
+    ) -> Iterator[RecordedRunEvent]:
+        run, version = (
+            check_uuid(run_id, field="run_id"),
+            check_integer(after_version, field="after_version", at_least=0),
+        )
+        latest = timestamp(check_time(up_to, field="up_to")) if isinstance(up_to, datetime) else None
+        more = True
+        while more:
+            query = {"after": version, "limit": _PAGE_EVENTS}
+            try:
+                page = self._send("GET", f"/v1/runs/{run}/events", query=query)
+            except RunNotFound:
+                return
+            for given in page["events"]:
+                event = _event(given)
+                if latest is not None and event.envelope.recorded_at > latest:
+                    return
+                if isinstance(up_to, int) and not isinstance(up_to, bool) and event.version > up_to:
+                    return
+                yield event
+            version, more = page["next_after"], page["more"]
+
+    def read_all(
+        self, *, after: int = 0, types: Sequence[str] | None = None, page_size: int = limits.PAGE_EVENTS
+    ) -> Iterator[RecordedRunEvent]:
+        position, more = check_integer(after, field="after", at_least=0), True
+        while more:
+            query = {"after": position, "limit": min(page_size, _PAGE_EVENTS), "type": list(types or ())}
+            page = self._send("GET", "/v1/events", query=query)
+            for given in page["events"]:
+                yield _event(given)
+            position, more = page["next_after"], page["more"]
+
+    def subscribe(  # type: ignore[override]
+        self, *, after: int = 0, types: Sequence[str] | None = None, run_id: str | None = None
+    ) -> "RemoteSubscription":
+        subscription = RemoteSubscription(self, after=after, types=types, run_id=run_id)
+        self._streams.add(subscription)
+        return subscription
+
+    def state(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
+        run = RunId(check_uuid(run_id, field="run_id"))
+        state = fold(initial(run), self.read(run, up_to=at))
+        if state.version == 0:
+            raise RunNotFound(run)
+        return state
+
+    def input_of(self, run_id: str) -> JsonObject | None:
+        """Give what a run was asked to do; None when it was erased."""
+        first = next(self.read(run_id, up_to=1)).data
+        return first.input if isinstance(first, Enqueued) else None
+
+    def ask(self, path: str, query: Mapping[str, Any]) -> Any:
+        """Read something else that the server answers, as JSON; for the read models."""
+        return self._send("GET", path, query=query)
+
+    # --- over the wire --------------------------------------------------------------------------------------
+
+    def _command(self, run_id: str, command: str, body: Mapping[str, Any]) -> Outcome:
+        """Send a command that only one writer can win."""
+        run = RunId(check_uuid(run_id, field="run_id"))
+        try:
+            answer = self._send("POST", f"/v1/runs/{run}:{command}", body=body)
+        except (RunClosed, RunTaken) as lost:
+            if lost.winner is None:
+                raise
+            return Outcome(run, False, lost.winner)
+        event = answer["event"]
+        return Outcome(run, True, None if event is None else _event(event))
+
+    def _post(
+        self, run_id: str, path: str, body: Mapping[str, Any], *, repeats: bool = True, keeps_null: bool = False
+    ) -> Any:
+        run = check_uuid(run_id, field="run_id")
+        return self._send("POST", f"/v1/runs/{run}{path}", body=body, repeats=repeats, keeps_null=keeps_null)
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+        repeats: bool = True,
+        keeps_null: bool = False,
+        asked_before: list[bool] | None = None,
+    ) -> Any:
+        """Send a request, again while the server is out of reach or asks for patience.
+
+        Raises:
+            OutcomeUnknown: when the answer was lost and it must not be sent twice.
+            StoreUnavailable: when the server stayed out of reach.
+            LedgerError: what the server answered.
+        """
+        content = None if body is None else _encoded(body, keeps_null=keeps_null)
+        give_up_at, pause_s = monotonic() + TRY_S, _PAUSE_S
+        while True:
+            try:
+                response = self._http.request(
+                    method, self._url(path, query), body=content, headers=self._headers(headers or {}, content)
+                )
+            except urllib3.exceptions.NewConnectionError as exc:
+                self._wait_or_raise(give_up_at, pause_s, exc)
+            except urllib3.exceptions.HTTPError as exc:
+                if not repeats:
+                    raise OutcomeUnknown(event_ids=[], request=None) from exc
+                if asked_before is not None:
+                    asked_before.append(True)
+                self._wait_or_raise(give_up_at, pause_s, exc)
+            else:
+                if response.status < 400:
+                    return _decode(response.data) if response.data else None
+                if response.status not in _BUSY or monotonic() >= give_up_at:
+                    raise error_of(response.status, response.data, url=self.url)
+                asked = response.headers.get("Retry-After", "")
+                sleep(min(_PAUSE_MAX_S, float(asked) if asked.isdigit() else pause_s))
+            pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+
+    def _wait_or_raise(self, give_up_at: float, pause_s: float, cause: Exception) -> None:
+        if monotonic() >= give_up_at:
+            raise StoreUnavailable(
+                f"{self.url} cannot be reached: {cause}. Check the URL, and that `runfold serve` runs there."
+            ) from cause
+        sleep(pause_s)
+
+    def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
+        pairs = [
+            (name, _written(item))
+            for name, value in (query or {}).items()
+            for item in (value if isinstance(value, list) else [value])
+            if item is not None
+        ]
+        return f"{self.url}{quote(path, safe='/:')}" + (f"?{urlencode(pairs)}" if pairs else "")
+
+    def _headers(self, more: Mapping[str, str], content: bytes | None) -> dict[str, str]:
+        told = {
+            "Authorization": None if self._token is None else f"Bearer {self._token}",
+            "Content-Type": None if content is None else "application/json",
+            "Runfold-Lease": None if self._lease is None else self._word(self._lease),
+            "Runfold-Actor": None if self._context.actor is None else quote(self._context.actor, safe=" @:/+"),
+            "Runfold-Correlation-Id": self._context.correlation_id,
+            "Runfold-Causation-Id": self._context.causation_id,
+            "traceparent": self._context.traceparent,
+        }
+        return {**{name: value for name, value in told.items() if value is not None}, **more}
+
+    def _word(self, lease: Lease) -> str:
+        try:
+            return self._lease_words[lease.run_id, lease.shard, lease.token]
+        except KeyError:
+            raise InvalidInput("lease", "was not claimed through this ledger.") from None
+
+    def _not_here(self, name: str) -> NoReturn:
+        raise StoreUnavailable(
+            f"`{name}` is not there over HTTP: {self.url} keeps the rules itself. Use a command, or the database's URL."
+        )
+
+
+class RemoteSubscription:
+    """Follows a log over HTTP: what is there, then what comes. It comes back by position after a lost connection.
+
+    Attributes:
+        position: Of the last event that was delivered: what to remember, and to start after next time.
+    """
+
+    def __init__(self, log: RemoteLedger, *, after: int, types: Sequence[str] | None, run_id: str | None) -> None:
+        self.position = check_integer(after, field="after", at_least=0)
+        self._log = log
+        self._types = list(types or ())
+        self._run_id = None if run_id is None else check_uuid(run_id, field="run_id")
+        self._closed = threading.Event()
+        self._response: urllib3.BaseHTTPResponse | None = None
+        self._events = self._follow()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> RecordedRunEvent:
+        return next(self._events)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the subscription, from any thread."""
+        self._closed.set()
+        self._log._streams.discard(self)
+        response = self._response
+        if response is not None:
+            response.close()
+
+    def _follow(self) -> Iterator[RecordedRunEvent]:
+        pause_s = _PAUSE_S
+        while not self._closed.is_set():
+            try:
+                for event in self._stream():
+                    self.position, pause_s = event.position, _PAUSE_S
+                    yield event
+                    if self._closed.is_set():
+                        return
+            except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
+                pass  # cut off, restarted, or closed under us: come back after what was seen
+            if self._closed.wait(pause_s):
+                return
+            pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+
+    def _stream(self) -> Iterator[RecordedRunEvent]:
+        path = "/v1/events/stream" if self._run_id is None else f"/v1/runs/{self._run_id}/stream"
+        url = self._log._url(path, {"after": self.position, "type": self._types})
+        response = self._log._http.request(
+            "GET",
+            url,
+            headers=self._log._headers({"Accept": "text/event-stream"}, None),
+            preload_content=False,
+            timeout=_STREAM_TIMEOUT,
+        )
+        self._response = response
+        if response.status == 204:  # the run has ended, and everything was seen
+            self._closed.wait(_PAUSE_MAX_S)
+            return
+        if response.status >= 400:
+            problem = error_of(response.status, response.read(), url=self._log.url)
+            if response.status in _BUSY:
+                return
+            raise problem
+        data: list[str] = []
+        kind = ""
+        for line in _lines(response):
+            if line.startswith("data:"):
+                data.append(line[5:].lstrip())
+            elif line.startswith("event:"):
+                kind = line[6:].strip()
+            elif not line and data:
+                if kind != "end":
+                    yield _from_cloud(_decode("\n".join(data)))
+                data, kind = [], ""
+
+
+def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
+    partial = b""
+    while chunk := response.read1():
+        *lines, partial = (partial + chunk).split(b"\n")
+        yield from [line.decode().rstrip("\r") for line in lines]
+
+
+def error_of(status: int, data: bytes, *, url: str) -> LedgerError:
+    """Make the error that a server's problem stands for; it has the message and the members of the original."""
+    try:
+        problem = _decode(data)
+        code, detail = str(problem["code"]), str(problem["detail"])
+    except (msgspec.MsgspecError, KeyError, TypeError):
+        problem, code, detail = {}, "", f"{url} answered with {status}: {data[:200].decode(errors='replace')}"
+    kind = getattr(errors, "".join(word.capitalize() for word in code.split("-")), None)
+    if not (isinstance(kind, type) and issubclass(kind, LedgerError)):
+        kind = (
+            StoreUnavailable
+            if status >= 500 or status in (401, 403)
+            else InvalidInput
+            if status == 422
+            else LedgerError
+        )
+    error = kind.__new__(kind)
+    Exception.__init__(error, detail)
+    winner = problem.get("winner")
+    members = {**problem, "winner": None if winner is None else _event(winner), "code": code}
+    if issubclass(kind, ShardSuperseded):
+        members.setdefault("fence", "")
+    for name, value in members.items():
+        if name not in ("type", "title", "status", "detail", "instance"):
+            setattr(error, name, value)
+    return error
+
+
+def _event(given: JsonObject) -> RecordedRunEvent:
+    """Make an event again from what the server tells of it."""
+    names = ("actor", "causation_id", "commitment", "correlation_id", "event_id", "recorded_at", "run_id",
+             "schema_version", "traceparent", "type")  # fmt: skip
+    envelope = Envelope(**{name: given[name] for name in names})
+    data = None if given["data"] is None else _payload(envelope, given["data"])
+    return RecordedEvent(given["position"], given["version"], envelope, data)
+
+
+def _from_cloud(cloud: JsonObject) -> RecordedRunEvent:
+    """Make an event again from its CloudEvent, which has no commitment."""
+    name, _, schema_version = str(cloud["type"]).removeprefix("io.runfold.run.").rpartition(".v")
+    envelope = Envelope(
+        actor=cloud.get("actor"),
+        causation_id=cloud.get("causationid"),
+        commitment="",
+        correlation_id=cloud.get("correlationid"),
+        event_id=cloud["id"],
+        recorded_at=cloud["time"],
+        run_id=cloud["subject"],
+        schema_version=int(schema_version),
+        traceparent=cloud.get("traceparent"),
+        type=name,
+    )
+    data = None if "data" not in cloud else _payload(envelope, cloud["data"])
+    return RecordedEvent(int(cloud["sequence"]), cloud["runversion"], envelope, data)
+
+
+def _payload(envelope: Envelope, data: JsonObject) -> Any:
+    tag = envelope.type if envelope.schema_version == 1 else f"{envelope.type}.{envelope.schema_version}"
+    return decode(encode_json({**data, "type": tag}))
+
+
+def _encoded(body: Mapping[str, Any], *, keeps_null: bool) -> bytes:
+    """Write a body; what is None is left out, for that is what it means everywhere but in a document."""
+    kept = {name: value for name, value in body.items() if value is not None or (keeps_null and name == "document")}
+    try:
+        return msgspec.json.encode(kept)
+    except (UnicodeEncodeError, RecursionError, TypeError, OverflowError, ValueError) as exc:
+        raise InvalidInput("body", f"cannot be written as JSON: {exc}.") from exc
+
+
+def _written(value: Any) -> str:
+    if isinstance(value, datetime):
+        return timestamp(check_time(value, field="time"))
+    return ("true" if value else "false") if isinstance(value, bool) else str(value)
+
+
+def _quoted(key: str) -> str:
+    """Write a key as a string of structured fields (RFC 8941)."""
+    return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _new_id() -> EventId:
+    return new_event_ids(1)[0]

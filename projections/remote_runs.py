@@ -1,0 +1,80 @@
+"""The `runs` read model of a ledger behind a server: the same questions, answered there."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Unpack
+
+import msgspec
+
+from ledger.remote import RemoteLedger
+from ledger.run.state import Run, RunState
+from ledger.run.values import Status, check_integer
+from projections.queries import RunFilters, RunPage, check_limit, check_prefix, run_filter
+
+_ROWS_MAX = 100
+"""What the server gives at once."""
+
+
+class RemoteRuns:
+    """What `Runs` is of a ledger behind a server; see there.
+
+    Args:
+        log: The ledger.
+    """
+
+    def __init__(self, log: RemoteLedger) -> None:
+        self._remote = log
+
+    def get(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
+        return self._remote.state(run_id, at=at)
+
+    def list(self, *, limit: int = 50, page_token: str | None = None, **filters: Unpack[RunFilters]) -> RunPage:
+        query, left = _query(filters), check_limit(limit)
+        runs: list[Run] = []
+        while left:
+            answer = self._remote.ask("/v1/runs", {**query, "limit": min(left, _ROWS_MAX), "page_token": page_token})
+            runs += [msgspec.convert(given, Run) for given in answer["runs"]]
+            left, page_token = limit - len(runs), answer["next_page_token"]
+            if page_token is None:
+                break
+        return RunPage(runs, page_token)
+
+    def count(self, **filters: Unpack[RunFilters]) -> int:
+        return self._count(_query(filters))
+
+    def count_by_status(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
+        query = _query(filters)
+        return {status: self._count({**query, "status": [status.value]}) for status in Status}
+
+    def count_by_project(self, project_ids: Sequence[str], **filters: Unpack[RunFilters]) -> dict[str, int]:
+        query = _query(filters)
+        return {project: self._count({**query, "project": project}) for project in dict.fromkeys(project_ids)}
+
+    def _count(self, query: dict[str, Any]) -> int:
+        count: int = self._remote.ask("/v1/runs:count", query)["count"]
+        return count
+
+    def find(self, prefix: str, *, limit: int = 100) -> Sequence[str]:
+        """Find run ids by how they begin, among the newest: the server has no index of them to ask."""
+        check_prefix(prefix)
+        check_integer(limit, field="limit", at_least=1, at_most=1_000)
+        found = [run.run_id for run in self.list(limit=1_000, deleted="include").runs if run.run_id.startswith(prefix)]
+        return sorted(found)[:limit]
+
+    def latest(self, **filters: Unpack[RunFilters]) -> Run | None:
+        found = self.list(limit=1, **filters).runs
+        return found[0] if found else None
+
+
+def _query(filters: RunFilters) -> dict[str, Any]:
+    """Write filters as the server reads them; what cannot be asked is refused here as everywhere."""
+    run_filter(**filters)
+    query: dict[str, Any] = dict(filters)
+    labels = query.pop("labels", None) or {}
+    status = query.pop("status", None)
+    words = [status] if isinstance(status, str) else list(status or ())
+    return {
+        **query,
+        "label": [f"{name}={value}" for name, value in labels.items()],
+        "status": [str(word) for word in words],
+    }

@@ -1,0 +1,233 @@
+"""`ledger.open("http://…")`: the same calls give the same answers as on a database."""
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from command_line import runfold
+from http_server import Server, new_token, serving, start
+
+import ledger
+from ledger import (
+    ExclusiveKeyTaken,
+    IdempotencyMismatch,
+    IllegalTransition,
+    InvalidInput,
+    LeaseLost,
+    Ledger,
+    RunNotFound,
+    SecretInInput,
+    Status,
+    StoreUnavailable,
+)
+from projections import Runs
+
+UNKNOWN = "0192f3a0-0000-7000-8000-0000000003e7"
+
+
+@pytest.fixture
+def server(shared_url: str, tmp_path: Path) -> Iterator[Server]:
+    with serving(shared_url, tmp_path) as running:
+        yield running
+
+
+def open_remote(server: Server, **options: object) -> Ledger:
+    host, port = server.address
+    return ledger.open(f"http://{host}:{port}", token=server.token, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def remote(server: Server) -> Iterator[Ledger]:
+    with open_remote(server, actor="ada") as opened:
+        yield opened
+
+
+@pytest.fixture
+def local(server: Server) -> Iterator[Ledger]:
+    with ledger.open(server.ledger_url) as opened:
+        yield opened
+
+
+def test_life_of_a_run(remote: Ledger, local: Ledger) -> None:
+    """Every command of a run's life writes what it writes on the database, and the state is the same."""
+    run = remote.enqueue("build", project="web", shard_count=2, input={"branch": "main"}, labels={"a": "b"}).id
+    assert remote.start(run, worker="w1")
+    assert remote.enter_phase(run, "test")
+    assert remote.resolve_version(run, "1.2")
+    assert remote.finish_gate(run, "lint", "passed", summary="clean")
+    assert 2 == remote.append_results(run, [{"status": "passed"}, {"status": "failed"}], shard=0)
+    assert 1 == remote.increment_stats(run, total=3)
+    assert 2 == remote.append_log(run, ["one", "two"], source="stderr")
+    assert "artifact_recorded" == remote.record_artifact(run, "report", "s3://r").type
+    assert None is remote.record_document(run, "plan", None).data.document
+    assert {"seen": "yes"} == remote.annotate(run, note="fine", labels={"seen": "yes"}).data.labels
+    first, twice = remote.complete_shard(run, 0, exit_code=1), remote.complete_shard(run, 0)
+    assert (True, 1, False, 1) == (first.advanced, first.new_value, twice.advanced, twice.new_value)
+    assert 2 == remote.retry_shard(run, 0)
+    assert remote.request_abort(run, reason="slow")
+    assert remote.start_finalization(run, worker="w1")
+    won, late = remote.complete(run, output_ref="s3://out"), remote.fail(run, error="late")
+
+    assert won
+    assert won.winner is not None
+    assert (False, won.winner.event_id) == (late.won, late.winner.event_id if late.winner else None)
+    assert local.state(run) == remote.state(run)
+    assert Runs(local).get(run) == Runs(remote).get(run)
+    assert list(local.read(run)) == list(remote.read(run))
+    assert {"ada"} == {str(event.actor).partition(" via ")[0] for event in remote.read(run)}
+    assert remote.delete(run)
+    assert remote.restore(run)
+
+
+def test_errors(remote: Ledger) -> None:
+    """Errors are the same classes, with their values."""
+    first = remote.enqueue("test", idempotency_key='k "1"', exclusive_key="x")
+
+    assert (first.id, False) == (
+        (again := remote.enqueue("test", idempotency_key='k "1"', exclusive_key="x")).id,
+        again.is_new,
+    )
+    with pytest.raises(IdempotencyMismatch):
+        remote.enqueue("other", idempotency_key='k "1"')
+    with pytest.raises(ExclusiveKeyTaken) as taken:
+        remote.enqueue("test", exclusive_key="x")
+    assert first.id == taken.value.active_run_id
+    with pytest.raises(IllegalTransition):
+        remote.complete(first.id)
+    with pytest.raises(RunNotFound):
+        remote.complete(UNKNOWN)
+    with pytest.raises(RunNotFound):
+        remote.state(UNKNOWN)
+    with pytest.raises(SecretInInput) as secret:
+        remote.enqueue("test", input={"key": "ghp_" + "a1B2" * 9})
+    assert "input.key" == secret.value.field
+    with pytest.raises(InvalidInput):
+        remote.enqueue("")
+    with pytest.raises(InvalidInput):
+        remote.state("no id")
+    with pytest.raises(StoreUnavailable, match="keeps the rules itself"):
+        remote.append(first.id, [])
+
+
+def test_lists(remote: Ledger, local: Ledger) -> None:
+    """Lists, counts, filters and pages are those of the database."""
+    for number in range(130):
+        remote.enqueue("a" if number % 3 else "b", project="web", labels={"n": str(number % 2)})
+    remote.start(remote.enqueue("c").id, worker="w")
+    asks = [{}, {"kind": "b"}, {"status": ["queued"]}, {"labels": {"n": "1"}}, {"project": "web", "kind": "a"}]
+
+    for ask in asks:
+        assert Runs(local).list(limit=1_000, **ask).runs == Runs(remote).list(limit=1_000, **ask).runs
+        assert Runs(local).count(**ask) == Runs(remote).count(**ask)
+    page = Runs(remote).list(limit=120)
+    assert (120, 11) == (len(page.runs), len(Runs(remote).list(limit=120, page_token=page.next_page_token).runs))
+    assert Runs(local).count_by_status() == Runs(remote).count_by_status()
+    with pytest.raises(InvalidInput):
+        Runs(remote).list(status="nonsense")
+
+
+def test_log_and_subscription(remote: Ledger, local: Ledger) -> None:
+    """The log is read in order, and followed live, by position."""
+    runs = [local.enqueue("test").id for _ in range(30)]
+    assert list(local.read_all()) == list(remote.read_all())
+
+    seen: list[str] = []
+    with remote.subscribe(after=0, types=["enqueued", "aborted"]) as subscription:
+        for _ in range(30):
+            seen.append(next(subscription).run_id)
+        local.start(runs[0], worker="w")
+        local.abort(runs[1], reason="no")
+        last = next(subscription)
+
+    assert runs == seen
+    assert ("aborted", runs[1], "no") == (last.type, last.run_id, last.data.reason)
+    assert last.position == subscription.position
+
+
+def test_work(remote: Ledger) -> None:
+    """Work is claimed, kept and reported over HTTP, and a lost lease is refused."""
+    run = remote.enqueue("test", attempts_max=2, input={"n": 1}).id
+    [lease] = remote.claim("w1", lease_s=60)
+    assert (run, {"n": 1}, 1) == (lease.run_id, lease.input, lease.attempt)
+    assert [True] == [answer.is_held for answer in remote.heartbeat([lease])]
+    assert ["held"] == [task.state for task in remote.tasks(run_id=run)]
+
+    remote.fail_attempt(run, error="somebody decided so")
+    with pytest.raises(LeaseLost):
+        remote.under(lease).append_results(run, [{"status": "passed"}])
+    [again] = remote.claim("w2")
+    remote.under(again).append_results(run, [{"status": "passed"}])
+
+    assert remote.succeed(again)
+    assert (Status.COMPLETED, 1, 2) == (
+        remote.state(run).status,
+        remote.state(run).passed,
+        remote.state(run).attempt,
+    )
+
+
+def test_server_when_restarted(shared_url: str, tmp_path: Path) -> None:
+    """Writers and a subscriber go on through a server that is killed and started again: each event once."""
+    token = new_token(shared_url, tmp_path, "--scope", "admin")
+    first = start(shared_url, tmp_path, "--auth")
+    host, port = first.address
+    with (
+        ledger.open(f"http://{host}:{port}", token=token) as writer,
+        ledger.open(f"http://{host}:{port}", token=token) as reader,
+    ):
+        run = writer.enqueue("test").id
+        seen: list[str] = []
+        subscription = reader.subscribe(run_id=run)
+        thread = threading.Thread(target=lambda: seen.extend(event.event_id for event in subscription), daemon=True)
+        thread.start()
+        for number in range(40):
+            if number == 20:
+                first.kill()
+                second = start(shared_url, tmp_path, "--auth", port=port)
+            assert 1 == writer.append_results(run, [{"status": "passed", "testId": str(number)}])
+        deadline = time.monotonic() + 20
+        while len(seen) < 41 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        subscription.close()
+        with ledger.open(shared_url) as log:
+            assert 40 == log.state(run).passed
+            assert [event.event_id for event in log.read(run)] == seen
+    second.kill()
+
+
+def test_command_line(server: Server, tmp_path: Path, local: Ledger) -> None:
+    """The same commands work with a server's URL."""
+    host, port = server.address
+    env = {"RUNFOLD_URL": f"http://{host}:{port}", **({"RUNFOLD_TOKEN": server.token} if server.token else {})}
+
+    made = runfold("enqueue", "deploy", "--project", "web", folder=tmp_path, env=env)
+    run = made.rows[0][0]
+    local.start(run, worker="w")
+    local.append_log(run, ["hello"])
+    listed = runfold("list", folder=tmp_path, env=env)
+    shown = runfold("show", run, "--json", folder=tmp_path, env=env)
+    said = runfold("logs", run, folder=tmp_path, env=env)
+    history = runfold("history", run, folder=tmp_path, env=env)
+    aborted = runfold("abort", run, folder=tmp_path, env=env)
+    watched = runfold("watch", run, "--exit-status", folder=tmp_path, env=env)
+    database = runfold("projection", "list", folder=tmp_path, env=env)
+
+    assert [0, 0, 0, 0, 0, 0] == [done.code for done in (made, listed, shown, said, history, aborted)], made.err
+    assert run in listed.out
+    assert '"deploy"' in shown.out
+    assert "hello" in said.out
+    assert ["enqueued", "started", "log_appended"] == [row[3] for row in history.rows]
+    assert (1, Status.ABORTED) == (watched.code, local.state(run).status)
+    assert 7 == database.code
+    assert "needs its database" in database.err
+
+
+def test_token(shared_url: str, tmp_path: Path) -> None:
+    """A token of too small a scope is refused, and told."""
+    token = new_token(shared_url, tmp_path, "--scope", "runs:read", name="reader")
+    with serving(shared_url, tmp_path, "--auth") as server:
+        host, port = server.address
+        with ledger.open(f"http://{host}:{port}", token=token) as log, pytest.raises(StoreUnavailable, match="scope"):
+            log.enqueue("test")
