@@ -52,6 +52,8 @@ _COMMANDS: Final = {
     "db": _Entry("Ledger", "cli.commands.db:db", "Look after the tables of the ledger."),
     "serve": _Entry("Server", "cli.commands.serve:serve", "Serve the ledger over HTTP."),
     "token": _Entry("Server", "cli.commands.token:token", "Say who may use the HTTP API."),
+    "daemon": _Entry("Server", "cli.commands.daemon:daemon", "Sweep, call back, and run schedules."),
+    "callback": _Entry("Server", "cli.commands.callback:callback", "Say whom to call when runs end."),
     "config": _Entry("Other", "cli.commands.config:config", "Show the settings, and where each comes from."),
     "completion": _Entry("Other", "cli.commands.completion:completion", "Print a completion script for a shell."),
 }

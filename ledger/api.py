@@ -264,6 +264,7 @@ class Ledger:
         parent_run_id: str | None = None,
         retry_of: str | None = None,
         plan: Sequence[Sequence[str]] = (),
+        callback_url: str | None = None,
         worker: str | None = None,
         run_id: str | None = None,
     ) -> RunHandle:
@@ -286,6 +287,7 @@ class Ledger:
             parent_run_id: The run that this one is a part of.
             retry_of: The finished run that this one repeats.
             plan: The ids of the tests of each shard, in order; an abort counts those that never ran as skipped.
+            callback_url: Whom the daemon calls when the run has ended, however it did; http or https.
             worker: Start it at once for this worker, so that nobody else can claim it.
             run_id: A UUID of the caller's own making; None makes one.
 
@@ -312,6 +314,7 @@ class Ledger:
             retry_of=retry_of,
             now=self._clock(),
             plan=plan,
+            callback_url=callback_url,
         )
         made_id = new_run_id() if run_id is None else RunId(check_uuid(run_id, field="run_id"))
         return self._enqueue(made_id, event, on_active=on_active, worker=worker)

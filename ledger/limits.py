@@ -28,6 +28,8 @@ KEY_CHARS_MAX: Final = 255
 """Idempotency keys, exclusive keys, label names and values, correlation and causation ids."""
 TEXT_CHARS_MAX: Final = 4_096
 """Reasons, notes, URIs, summaries of a gate."""
+URL_CHARS_MAX: Final = 2_048
+"""The URL of a callback."""
 ERROR_CHARS_MAX: Final = 8_192
 """An error is cut to this, its head and its tail kept: a longer one is a log."""
 FAILURE_SUMMARY_CHARS_MAX: Final = 600

@@ -166,6 +166,7 @@ FULL: dict[str, RunEvent] = {
             timeout_s=900,
         ),
         plan=[["TC-1", "ä"], [], ["TC-2"], ["TC-3"]],
+        callback_url="https://ci.example/hooks?run=1",
     ),
     "released": Released(),
     "started": Started(attempt=2, started_at=NOON + timedelta(microseconds=250), worker="host-1/4711", by_shard=True),

@@ -63,6 +63,7 @@ def _written_fields() -> Sequence[str]:
 @click.option("--balance", "is_balanced", is_flag=True, help="With --tests: let shards take equally long.")
 @click.option("--total", type=click.IntRange(0), help="How many results to expect.")
 @click.option("--attempts-max", type=click.IntRange(1), help="How often it may be started.")
+@click.option("--callback", "callback_url", metavar="URL", help="Whom `runfold daemon` calls when the run has ended.")
 @click.option("--wait", "waits", is_flag=True, help="Wait until it ends; exit with 1 unless it succeeded.")
 @click.option("--timeout", type=DURATION, help="With --wait: stop waiting after this long, and exit with 124.")
 @output_options(_written_fields)

@@ -58,6 +58,7 @@ class EnqueueBody(Message, frozen=True):
     parent_run_id: Uuid | None = None
     retry_of: Uuid | None = None
     plan: list[list[str]] = []
+    callback_url: Annotated[str, Meta(min_length=1, max_length=limits.URL_CHARS_MAX)] | None = None
     worker: Name | None = None
     run_id: Uuid | None = None
 

@@ -51,6 +51,7 @@ from ledger.run.values import (
     Policy,
     Status,
     Verdict,
+    check_callback_url,
     check_flag,
     check_integer,
     check_json,
@@ -82,6 +83,7 @@ def decide_enqueue(
     retry_of: str | None,
     now: datetime,
     plan: Sequence[Sequence[str]] = (),
+    callback_url: str | None = None,
 ) -> Enqueued:
     """Ask for a run: check every fact of it, and put what its kind declares beside them.
 
@@ -126,7 +128,14 @@ def decide_enqueue(
         retry_of=retry_of,
         policy=check_policy(kind.policy),
         plan=check_plan(plan, shard_count=shard_count),
+        callback_url=_callback_url(callback_url),
     )
+
+
+def _callback_url(url: str | None) -> str | None:
+    if url is not None:
+        refuse_secrets(check_callback_url(url, field="callback_url"), field="callback_url")
+    return url
 
 
 def decide_enqueue_again(
@@ -206,6 +215,7 @@ def check_enqueued(event: Enqueued) -> None:
         retry_of=event.retry_of,
         now=event.enqueued_at,
         plan=event.plan,
+        callback_url=event.callback_url,
     )
 
 

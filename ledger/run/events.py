@@ -40,6 +40,7 @@ class Enqueued(_Event, frozen=True, tag="enqueued"):
         retry_of: The finished run that this one repeats.
         policy: What happens when its work is lost or fails.
         plan: The ids of the tests of each shard, in order, fixed now: one list a shard. Empty when nobody knows.
+        callback_url: Whom to call when the run ends.
     """
 
     kind: str
@@ -60,6 +61,7 @@ class Enqueued(_Event, frozen=True, tag="enqueued"):
     retry_of: str | None = None
     policy: Policy = DEFAULT_POLICY
     plan: list[list[str]] = []
+    callback_url: str | None = None
 
 
 class Released(_Event, frozen=True, tag="released"):

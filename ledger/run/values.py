@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -185,6 +186,27 @@ def check_time(value: datetime, *, field: str) -> datetime:
         return value.astimezone(UTC)
     except OverflowError as exc:
         raise InvalidInput(field, f"{value.isoformat()} lies outside the years 1 to 9999 in UTC.") from exc
+
+
+def check_callback_url(value: str, *, field: str) -> str:
+    """Check the URL of a callback: its form, not where it leads, which is judged at the time of each call.
+
+    Raises:
+        InvalidInput: when it is no http or https URL with a host, or holds a name and a password, or spaces.
+    """
+    check_text(value, field=field, chars_max=limits.URL_CHARS_MAX)
+    if not value.isascii() or not value.isprintable() or " " in value:
+        raise InvalidInput(field, "holds what no URL does; write it as printable ASCII without spaces.")
+    try:
+        parts = urlsplit(value)
+        has_place = bool(parts.hostname) and parts.port != 0
+    except ValueError as exc:
+        raise InvalidInput(field, f"is no URL: {exc}.") from exc
+    if parts.scheme not in ("http", "https") or not has_place:
+        raise InvalidInput(field, "is no URL of a callback: https://host/path is.")
+    if "@" in parts.netloc:
+        raise InvalidInput(field, "holds a user's name or password; calls are signed instead, so leave them out.")
+    return value
 
 
 def check_traceparent(value: str | None) -> str | None:

@@ -1,0 +1,97 @@
+"""`runfold daemon`: what goes on by itself."""
+
+import ipaddress
+import signal
+import sys
+from datetime import timedelta
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.config import Setting
+from cli.options import DURATION, url_option, writing_ledger
+
+if TYPE_CHECKING:
+    _Written = click.ParamType[Any]  # generic since click 8.3, and for type checkers only
+else:
+    _Written = click.ParamType
+
+
+class _NetworkType(_Written):
+    """An address range: `10.0.0.0/8`, `fd00::/8`, or a single address."""
+
+    name = "network"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return ipaddress.ip_network(value) if isinstance(value, str) else value
+        except ValueError as exc:
+            self.fail(f"{exc}: 10.1.0.0/16, fd00::/8 or 127.0.0.1 is one.", param, ctx)
+
+
+@click.command(short_help="Sweep, call back, and run schedules.")
+@click.option(
+    "--allow-network",
+    "allowed",
+    multiple=True,
+    type=_NetworkType(),
+    metavar="CIDR",
+    help="Let callbacks go to this network, though it is not public; repeatable.",
+)
+@click.option("--callback-timeout", type=DURATION, default="15s", show_default=True, help="How long one call may take.")
+@click.option(
+    "--callback-attempts", type=click.IntRange(1, 100), default=12, show_default=True, help="Then it has failed."
+)
+@click.option(
+    "--callback-retry", type=DURATION, default="5s", show_default=True, help="Before the second; then ever longer."
+)
+@click.option("--callbacks", "concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="At once.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stderr.")
+@url_option
+def daemon(
+    *,
+    allowed: tuple[Any, ...],
+    callback_timeout: timedelta,
+    callback_attempts: int,
+    callback_retry: timedelta,
+    concurrency: int,
+    log_format: str,
+    url: Setting,
+) -> None:
+    """Do what goes on by itself, until SIGTERM or Ctrl-C: settle leases that are over, and call back when runs end.
+
+    Any number of daemons may run on one ledger. Workers sweep too; callbacks need a daemon.
+
+    \b
+    Examples:
+      runfold daemon
+      runfold daemon --allow-network 10.20.0.0/16 --log-format json
+    """
+    from cli.daemon import Daemon, sweeping
+    from cli.outbox.outbox import Delivering, Outbox
+    from cli.worker_logs import log_to_stderr
+
+    log_to_stderr(sys.stderr, form=log_format)
+    with writing_ledger(url) as log:
+        outbox = Outbox(
+            log,
+            Delivering(
+                concurrency=concurrency,
+                timeout_s=max(0.1, callback_timeout.total_seconds()),
+                attempts_max=callback_attempts,
+                retry_delay_s=callback_retry.total_seconds(),
+                allowed=allowed,
+            ),
+        )
+        running = Daemon(log, {"sweep": sweeping(log), "callbacks": outbox.step})
+
+        def stop(_number: int, _frame: FrameType | None) -> None:
+            running.stop()
+
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, stop)
+        try:
+            running.run()
+        finally:
+            outbox.close()
