@@ -8,6 +8,7 @@ import random
 import weakref
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -214,24 +215,15 @@ class Ledger:
             A ledger that shares this one's connections; closing either closes both.
         """
         key = limits.KEY_CHARS_MAX
-        bound = Ledger(
-            self.store,
-            kinds=tuple(self._kinds.values()),
-            context=Context(
-                actor=check_optional_text(actor, field="actor", chars_max=_NAME) or self._context.actor,
-                correlation_id=check_optional_text(correlation_id, field="correlation_id", chars_max=key)
-                or self._context.correlation_id,
-                causation_id=check_optional_text(causation_id, field="causation_id", chars_max=key)
-                or self._context.causation_id,
-                traceparent=check_traceparent(traceparent) or self._context.traceparent,
-            ),
-            clock=self._clock,
+        bound = copy(self)  # everything but the context is shared
+        bound._context = Context(
+            actor=check_optional_text(actor, field="actor", chars_max=_NAME) or self._context.actor,
+            correlation_id=check_optional_text(correlation_id, field="correlation_id", chars_max=key)
+            or self._context.correlation_id,
+            causation_id=check_optional_text(causation_id, field="causation_id", chars_max=key)
+            or self._context.causation_id,
+            traceparent=check_traceparent(traceparent) or self._context.traceparent,
         )
-        bound._lease = self._lease
-        bound._expected_version = self._expected_version
-        bound._cache = self._cache
-        bound._shards_caps = self._shards_caps
-        bound._subscriptions = self._subscriptions
         return bound
 
     def expecting(self, version: int) -> "Ledger":

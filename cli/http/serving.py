@@ -94,6 +94,7 @@ def serve(service: Service, *, listening: socket.socket, address: Address, start
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,
         backlog=_BACKLOG,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=limits.SHUTDOWN_S,
