@@ -11,7 +11,7 @@ from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Final, Literal, Self
 
 import msgspec
 
@@ -289,11 +289,11 @@ class Ledger:
             ExclusiveKeyTaken: when an active run holds the exclusive key, and `on_active` is `reject`.
         """
         _check_on_active(on_active)
-        check_text(kind, field="kind", chars_max=_NAME)
-        event = commands.decide_enqueue(
-            kind=self._kinds.get(kind) or Kind(name=kind),
+        made_id, event = self._asked(
+            kind,
+            run_id,
             project=project,
-            input={} if input is None else dict(input) if isinstance(input, Mapping) else input,
+            input=input,
             labels=labels,
             shard_count=shard_count,
             total=total,
@@ -304,12 +304,43 @@ class Ledger:
             exclusive_key=exclusive_key,
             parent_run_id=parent_run_id,
             retry_of=retry_of,
-            now=self._clock(),
             plan=plan,
             callback_url=callback_url,
         )
-        made_id = new_run_id() if run_id is None else RunId(check_uuid(run_id, field="run_id"))
         return self._enqueue(made_id, event, on_active=on_active, worker=worker)
+
+    def enqueue_all(
+        self, asked: Sequence[Mapping[str, Any]], *, by: Sequence["Ledger"] | None = None
+    ) -> list[RunHandle | Exception]:
+        """Ask for many runs without keys in one commit; each succeeds or fails for itself.
+
+        Args:
+            asked: Of each run, arguments of `enqueue`; without keys, and without a worker that starts it at once.
+            by: In whose name each is asked for, as `bind` gives it; None is this ledger's for all.
+        """
+        outcomes: dict[int, RunHandle | Exception] = {}
+        requests: dict[int, AppendRequest] = {}
+        for index, facts in enumerate(asked):
+            log = self if by is None else by[index]
+            try:
+                made_id, event = log._asked(**{"run_id": None, **_NOTHING_ASKED, **facts})
+                if event.idempotency_key is not None or event.exclusive_key is not None:
+                    raise InvalidInput("asked", f"[{index}] has a key; runs with keys are asked for one by one.")
+                requests[index] = log._request(made_id, [event], NO_RUN)
+            except LedgerError as error:
+                outcomes[index] = error
+        appended = self.store.append_all(list(requests.values())) if requests else []
+        for (index, request), result in zip(requests.items(), appended, strict=True):
+            outcomes[index] = RunHandle(request.run_id) if isinstance(result, Appended) else result
+        return [outcomes[index] for index in range(len(asked))]
+
+    def _asked(self, kind: str, run_id: str | None, **facts: Any) -> tuple[RunId, Enqueued]:
+        """Decide on the first event of a run, and on its id."""
+        check_text(kind, field="kind", chars_max=_NAME)
+        given = facts["input"]
+        facts["input"] = {} if given is None else dict(given) if isinstance(given, Mapping) else given
+        event = commands.decide_enqueue(kind=self._kinds.get(kind) or Kind(name=kind), now=self._clock(), **facts)
+        return new_run_id() if run_id is None else RunId(check_uuid(run_id, field="run_id")), event
 
     def retry(
         self,
@@ -1528,6 +1559,24 @@ def _decide_at(version: int, decide: Decide) -> Decide:
 def _check_on_active(on_active: str) -> None:
     if on_active not in ("reject", "return", "supersede"):
         raise InvalidInput("on_active", f"is {on_active!r}; reject, return or supersede is allowed.")
+
+
+_NOTHING_ASKED: Final = {
+    "project": None,
+    "input": None,
+    "labels": None,
+    "shard_count": None,
+    "total": None,
+    "priority": 0,
+    "not_before": None,
+    "attempts_max": None,
+    "idempotency_key": None,
+    "exclusive_key": None,
+    "parent_run_id": None,
+    "retry_of": None,
+    "plan": (),
+}
+"""What `enqueue` takes when it is told nothing."""
 
 
 def _check_condition(when: Condition) -> None:

@@ -28,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 
 from cli.http import limits, stream
 from cli.http.auth import Authenticator, Identity, RateLimit
+from cli.http.enqueues import Enqueues
 from cli.http.facts import RunsFacts
 from cli.http.messages import Message, Nothing, event_answer
 from cli.http.metrics import Metrics
@@ -101,6 +102,7 @@ class Service:
         self._rate = RateLimit(options.requests_per_s)
         self._writers = ThreadPoolExecutor(limits.WRITERS, "runfold-write")
         self._readers = ThreadPoolExecutor(limits.READERS, "runfold-read")
+        self.enqueues = Enqueues(log, writers=self._writers)
         self.hub = Hub(log, facts=self.facts, readers=self._readers, metrics=self.metrics)
         self._waiting = 0
         self._in_flight: set[tuple[str | None, str]] = set()
@@ -319,7 +321,11 @@ class Endpoint:
         run = service.events if operation.name == "events" else lambda call: service.answer(operation, call)
         done = service.claim_key(identity, call.idempotency_key)
         try:
-            reply, body = await service.in_thread(run, call, is_write=operation.is_write)
+            if operation.name == "enqueue" and service.enqueues.takes(call):
+                reply = await service.enqueues.enqueue(call)
+                body = msgspec.json.encode(reply.document)
+            else:
+                reply, body = await service.in_thread(run, call, is_write=operation.is_write)
         finally:
             done()
         answered = dict(reply.headers)

@@ -17,6 +17,9 @@ interpreter: measured, 32 readers made p99 of a read three times as long."""
 WAITING_MAX: Final = 1_024
 """Requests that wait for a thread; one more is told to come back."""
 
+TOGETHER_MAX: Final = 256
+"""Enqueues that share one commit."""
+
 REQUESTS_PER_S: Final = 1_000.0
 """Of one token, unless the server is told otherwise; for two seconds it may save up."""
 RATE_BURST_S: Final = 2.0

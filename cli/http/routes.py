@@ -17,7 +17,7 @@ from cli.http.auth import Identity
 from cli.http.operations import Call, Handler, Operation, Reply
 from cli.http.problems import RunIdTaken
 from cli.http.tokens import Scope
-from ledger.api import Outcome, ShardOutcome
+from ledger.api import Outcome, RunHandle, ShardOutcome
 from ledger.errors import (
     InvalidInput,
     RunClosed,
@@ -90,19 +90,29 @@ def enqueue(call: Call[m.Nothing, m.EnqueueBody]) -> Reply:
     body = call.body
     call.identity.require_project(body.project)
     try:
-        handle = call.log.enqueue(
-            **{name: getattr(body, name) for name in body.__struct_fields__}, idempotency_key=call.idempotency_key
-        )
-    except VersionConflict:
-        raise RunIdTaken(f"run_id: {body.run_id} is taken. Make another one, or let the server make it.") from None
-    return _enqueued(call, handle.id, is_new=handle.is_new)
+        handle = call.log.enqueue(**_given(body), idempotency_key=call.idempotency_key)
+    except VersionConflict as error:
+        raise _taken(error) from None
+    return _enqueued(call, handle)
 
 
-def _enqueued(call: Call[Any, Any], run_id: str, *, is_new: bool) -> Reply:
-    headers = {"Location": f"/v1/runs/{run_id}"}
-    if not is_new and call.idempotency_key is not None:
+def enqueued(call: Call[Any, Any], handle: RunHandle | Exception) -> Reply | Exception:
+    """Answer an enqueue that was written together with others."""
+    if isinstance(handle, RunHandle):
+        return _enqueued(call, handle)
+    return _taken(handle) if isinstance(handle, VersionConflict) else handle
+
+
+def _taken(error: VersionConflict) -> RunIdTaken:
+    return RunIdTaken(f"run_id: {error.run_id} is taken. Make another one, or let the server make it.")
+
+
+def _enqueued(call: Call[Any, Any], handle: RunHandle) -> Reply:
+    headers = {"Location": f"/v1/runs/{handle.id}"}
+    if not handle.is_new and call.idempotency_key is not None:
         headers["Idempotency-Replayed"] = "true"
-    return Reply({"run_id": run_id, "is_new": is_new}, status=201 if is_new else 200, headers=headers)
+    document = {"run_id": handle.id, "is_new": handle.is_new}
+    return Reply(document, status=201 if handle.is_new else 200, headers=headers)
 
 
 def retry(call: Call[m.Nothing, m.RetryBody]) -> Reply:
@@ -110,7 +120,7 @@ def retry(call: Call[m.Nothing, m.RetryBody]) -> Reply:
     handle = call.log.retry(
         _run_id(call), shard=body.shard, on_active=body.on_active, idempotency_key=call.idempotency_key
     )
-    return _enqueued(call, handle.id, is_new=handle.is_new)
+    return _enqueued(call, handle)
 
 
 # --- looking at runs --------------------------------------------------------------------------------------------

@@ -274,6 +274,28 @@ def test_run_id_when_taken(server: Server) -> None:
     assert "winner" not in refused.json
 
 
+def test_enqueues_when_many_come_at_once(server: Server) -> None:
+    """Enqueues that share a commit are answered each for itself: those that are fine, and those that are not."""
+    taken = server.enqueue()
+    bodies = [
+        {"kind": "test", "project": "crowd", "labels": {"n": str(number)}}
+        if number % 4
+        else {"kind": "test", "run_id": taken}
+        if number % 8
+        else {"kind": "test", "input": {"token": "ghp_0123456789abcdefghijABCDEFGHIJ012345"}}
+        for number in range(80)
+    ]
+
+    with ThreadPoolExecutor(40) as pool:
+        answers = list(pool.map(lambda body: server.post("/v1/runs", body), bodies))
+
+    assert {201: 60, 409: 10, 422: 10} == Counter(answer.status for answer in answers)
+    for body, answer in zip(bodies, answers, strict=True):
+        if answer.status == 201:
+            assert body["labels"] == server.get(f"/v1/runs/{answer.json['run_id']}").json["labels"]
+    assert {"count": 60} == server.get("/v1/runs:count?project=crowd").json
+
+
 # --- ids and rates ----------------------------------------------------------------------------------------------
 
 
