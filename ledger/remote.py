@@ -135,6 +135,7 @@ class RemoteLedger(Ledger):
         parent_run_id: str | None = None,
         retry_of: str | None = None,
         plan: Sequence[Sequence[str]] = (),
+        callback_url: str | None = None,
         worker: str | None = None,
         run_id: str | None = None,
     ) -> RunHandle:
@@ -154,6 +155,7 @@ class RemoteLedger(Ledger):
             "parent_run_id": parent_run_id,
             "retry_of": retry_of,
             "plan": [list(ids) for ids in plan],
+            "callback_url": callback_url,
             "worker": worker,
             # with a key, the key finds the run again; without one, the id does
             "run_id": made_id if idempotency_key is None or run_id is not None else None,
