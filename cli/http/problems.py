@@ -32,6 +32,7 @@ STATUSES: Final = {
     "RunIdTaken": 409,
     "Refused": 409,
     "EventIdReused": 409,
+    "NotResumable": 409,
     "VersionConflict": 412,
     "BodyTooLarge": 413,
     "MediaTypeUnknown": 415,
