@@ -190,6 +190,7 @@ class Worker:
         self._sweeps = sweeps
         self._held: dict[Work, Future[None]] = {}
         self._changed = threading.Condition()
+        self._is_asked_to_stop = False
         self._stopping = threading.Event()
         self._ended = threading.Event()
         self._listener: Listener | None = None
@@ -198,11 +199,12 @@ class Worker:
             self._loop = _Loop()
 
     def stop(self) -> None:
-        """Claim no more, let what runs end, and make `run` return. May be called from a signal handler."""
-        self._stopping.set()
-        listener = self._listener
-        if listener is not None:
-            listener.close()
+        """Claim no more, let what runs end, and make `run` return. May be called from a signal handler.
+
+        It sets an attribute and nothing else. A handler interrupts its thread anywhere, also where that holds the lock
+        of an event or of the listener, and would wait for it for ever. The keeper does the rest, within `LOOK_S`.
+        """
+        self._is_asked_to_stop = True
 
     def run(self, *, until_idle: bool = False) -> None:
         """Work until `stop` is called.
@@ -227,7 +229,7 @@ class Worker:
     # --- claiming -------------------------------------------------------------------------------------------
 
     def _claim_and_execute(self, pool: ThreadPoolExecutor, *, until_idle: bool) -> None:
-        while not self._stopping.is_set():
+        while not (self._is_asked_to_stop or self._stopping.is_set()):
             free = self._wait_for_room()
             leases = self._claim(free) if free else []
             for lease in leases:
@@ -381,6 +383,8 @@ class Worker:
         look_s = min(LOOK_S, self._lease_s / 3)
         while not self._ended.wait(look_s):
             try:
+                if self._is_asked_to_stop and not self._stopping.is_set():
+                    self._stop_claiming()
                 renew = monotonic() >= renew_at
                 self._look(renews=renew)
                 if renew:
@@ -392,6 +396,13 @@ class Worker:
                 logger.warning("could not keep the leases: %s", error)
             except Exception:
                 logger.exception("could not keep the leases")
+
+    def _stop_claiming(self) -> None:
+        self._stopping.set()
+        if self._listener is not None:
+            self._listener.close()
+        with self._changed:
+            self._changed.notify_all()
 
     def _look(self, *, renews: bool) -> None:
         works = list(self._held)

@@ -478,8 +478,12 @@ def test_split_when_it_is_not_asked_for(in_three: Recorded) -> None:
 def test_split_when_tests_were_planned(
     in_three: Recorded, planned: list[int], more: list[str], code: int, ran: list[int]
 ) -> None:
-    """A shard runs what was planned for it, whatever its slice would be, and fails when that is not all there."""
+    """A shard runs what was planned for it, whatever its slice would be, and fails when that is not all there.
+
+    A file that skips itself is none of it: else each shard would count it.
+    """
     (in_three.folder / "test_it.py").write_text(MANY.format(count=4))
+    (in_three.folder / "test_not.py").write_text("import pytest\npytest.skip('not here', allow_module_level=True)")
     (in_three.folder / "plan.txt").write_text("".join(f"test_it.py::test_one[{n}]\n" for n in planned))
 
     done = in_three.pytest(*more, RUNFOLD_SHARD_INDEX="2", RUNFOLD_PYTEST_SPLIT="1", RUNFOLD_PLAN="plan.txt")

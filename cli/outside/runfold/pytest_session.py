@@ -12,7 +12,7 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from typing import Any, Final, Protocol
 
 import pytest
@@ -41,12 +41,14 @@ def register(config: pytest.Config, environ: Mapping[str, str]) -> None:
         ) from exc
     if place is None or config.option.collectonly:
         return
+    planned = None
     if place.splits_pytest and place.plan_file is not None:
-        config.pluginmanager.register(PlannedSplit(_planned(place.plan_file)), "runfold-split")
+        planned = frozenset(_planned(place.plan_file))
+        config.pluginmanager.register(PlannedSplit(planned), "runfold-split")
     elif place.splits_pytest and place.shard is not None and place.shard_count > 1:
         config.pluginmanager.register(ShardSplit(place.shard, place.shard_count), "runfold-split")
     if place.records_pytest and not hasattr(config, "workerinput"):
-        config.pluginmanager.register(ResultReporter(config, RecorderPipe(environ)), "runfold-results")
+        config.pluginmanager.register(ResultReporter(config, RecorderPipe(environ), planned), "runfold-results")
 
 
 class RecorderPipe:
@@ -126,10 +128,17 @@ class RecorderPipe:
 
 
 class ResultReporter:
-    """Turns pytest's reports into results."""
+    """Turns pytest's reports into results.
 
-    def __init__(self, config: pytest.Config, pipe: RecorderPipe) -> None:
+    Args:
+        config: Of this pytest.
+        pipe: Where results go.
+        planned: The ids of the tests that this shard is to run; None when nobody planned them.
+    """
+
+    def __init__(self, config: pytest.Config, pipe: RecorderPipe, planned: frozenset[str] | None = None) -> None:
         self._config = config
+        self._planned = planned
         self._pipe: RecorderPipe | None = pipe
         self._trouble: str | None = None
 
@@ -141,10 +150,13 @@ class ResultReporter:
             self._send(word, report, report.duration, _skip_reason(report))
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
-        """Record a file that could not be collected, or that skipped itself: pytest counts those too."""
+        """Record a file that could not be collected, or that skipped itself: pytest counts those too.
+
+        Where tests were planned, a file that skips itself is none of them: each shard would count it once more.
+        """
         if report.failed:
             self._send("error", report, 0.0, None)
-        elif report.skipped:
+        elif report.skipped and (self._planned is None or report.nodeid in self._planned):
             self._send("skipped", report, 0.0, _skip_reason(report))
 
     @pytest.hookimpl(tryfirst=True)
@@ -221,8 +233,8 @@ class PlannedSplit:
         planned: The ids of its tests; they may be none.
     """
 
-    def __init__(self, planned: Sequence[str]) -> None:
-        self._planned = frozenset(planned)
+    def __init__(self, planned: frozenset[str]) -> None:
+        self._planned = planned
         self._missing: frozenset[str] = frozenset()
         self._is_collected = False
 
