@@ -703,7 +703,7 @@ class Ledger:
         self, task: Task, why: Why | None, since: datetime, *, before: datetime
     ) -> tuple[Why | None, datetime]:
         """Judge a task by what its run says, which tasks do not know: when it last wrote, and was asked to stop."""
-        run = load(self.store, task.run_id, self._cache)
+        run = self.state(task.run_id)
         if run.is_terminal:
             return None, since  # it ended since we looked
         if run.abort_requested_at is not None and run.abort_requested_at <= before:

@@ -26,7 +26,7 @@ import urllib3
 import ledger.errors as errors
 from ledger import limits
 from ledger.api import Ledger, Outcome, RunHandle, ShardOutcome
-from ledger.clock import monotonic
+from ledger.clock import monotonic, utc_now
 from ledger.envelope import Envelope
 from ledger.errors import (
     InvalidInput,
@@ -78,6 +78,7 @@ class RemoteLedger(Ledger):
         self.url = url.rstrip("/")
         self._token = token or os.environ.get(TOKEN_VARIABLE)
         self._context = context
+        self._clock = utc_now
         self._lease: Lease | None = None
         self._lease_words: dict[tuple[str, int | None, int], str] = {}
         self._http = urllib3.PoolManager(maxsize=_CONNECTIONS_MAX, retries=False, timeout=_TIMEOUT)

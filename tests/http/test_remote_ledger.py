@@ -168,6 +168,20 @@ def test_work(remote: Ledger) -> None:
     )
 
 
+def test_stuck(remote: Ledger, local: Ledger) -> None:
+    """What makes no progress is told as on the database, with what only a run's own events say."""
+    silent = remote.enqueue("test", worker="by name").id
+    waiting = remote.enqueue("test").id
+    asked_to_stop = remote.enqueue("stop").id
+    remote.claim("deaf", kinds=["stop"])
+    remote.request_abort(asked_to_stop)
+
+    found = {one.run_id: one.why.value for one in remote.stuck(older_than_s=0)}
+
+    assert {silent: "silent", waiting: "unclaimed", asked_to_stop: "abort_requested"} == found
+    assert found == {one.run_id: one.why.value for one in local.stuck(older_than_s=0)}
+
+
 def test_server_when_restarted(shared_url: str, tmp_path: Path) -> None:
     """Writers and a subscriber go on through a server that is killed and started again: each event once."""
     token = new_token(shared_url, tmp_path, "--scope", "admin")
