@@ -235,7 +235,7 @@ class Worker:
             for lease in leases:
                 self._begin(pool, lease)
             if not leases and free:
-                if until_idle and free == self._concurrency:
+                if until_idle and free == self._concurrency and not self._is_something_waiting():
                     return
                 self._wait_for_work()
 
@@ -258,6 +258,14 @@ class Worker:
             logger.warning("could not claim: %s", error)
             self._stopping.wait(RETRY_S * (1 + random.random()))
             return []
+
+    def _is_something_waiting(self) -> bool:
+        """Tell whether there is work of ours: a claim passes over a run that others write to just then."""
+        try:
+            counts = self._log.store.tasks.count(kinds=list(self._handlers))
+        except StoreUnavailable:
+            return True
+        return any(state == "waiting" for _, state in counts)
 
     def _wait_for_work(self) -> None:
         """Sleep until something was appended, a task may be due, or somebody's lease may be over."""

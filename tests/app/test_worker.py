@@ -74,6 +74,22 @@ def test_worker_when_handlers_succeed_and_fail(log: Ledger) -> None:
     )
 
 
+def test_worker_when_it_works_until_idle_and_others_write(log: Ledger) -> None:
+    """A claim that passes over a run to which somebody writes is no reason to leave."""
+    run = log.enqueue("test").id
+    worker = Worker(log, {"test": lambda work: "done"})
+    thread = threading.Thread(target=lambda: worker.run(until_idle=True))
+
+    with log.store.in_turn(run):
+        thread.start()
+        thread.join(timeout=0.5)
+        assert thread.is_alive()
+    thread.join(timeout=10)
+
+    assert "completed" == log.state(run).status
+    assert not thread.is_alive()
+
+
 def test_worker_when_handlers_are_coroutines(log: Ledger) -> None:
     """A coroutine function is a handler like any other."""
     run = log.enqueue("test").id
