@@ -36,6 +36,7 @@ check: $(STAMP)  ## Run the lints: format, ruff, types, import contracts
 	$(VENV)/bin/lint-imports
 
 bench: $(STAMP)  ## Measure, as ratios against peers and the raw databases
+	$(UV) sync --frozen --inexact --all-extras --group bench --quiet
 	$(VENV)/bin/python tests/benchmarks/run.py
 
 campaign: $(STAMP)  ## Run the long forms of the fault and model tests

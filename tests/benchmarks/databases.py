@@ -71,6 +71,9 @@ class Database(Protocol):
 
     def open_raw(self, url: str) -> RawLog: ...
 
+    def new_empty(self) -> str:
+        """Give the URL of a database that nobody has used."""
+
     def new_spliced(self) -> SplicedRun: ...
 
     def new_recorder(self) -> ApplicationRecorder: ...
@@ -89,7 +92,7 @@ class Sqlite:
         self._files = 0
 
     def new_ledger(self) -> str:
-        url = f"sqlite:///{self._new_file()}"
+        url = self.new_empty()
         open_store(url, migrate=True).close()
         return url
 
@@ -104,8 +107,11 @@ class Sqlite:
     def open_raw(self, url: str) -> "RawSqlite":
         return RawSqlite(url)
 
+    def new_empty(self) -> str:
+        return f"sqlite:///{self._new_file()}"
+
     def new_spliced(self) -> "SplicedSqlite":
-        return SplicedSqlite(f"sqlite:///{self._new_file()}")
+        return SplicedSqlite(self.new_empty())
 
     def new_recorder(self) -> ApplicationRecorder:
         recorder = SQLiteApplicationRecorder(SQLiteDatastore(str(self._new_file())))
@@ -222,8 +228,11 @@ class Postgres:
     def open_raw(self, url: str) -> "RawPostgres":
         return RawPostgres(url)
 
+    def new_empty(self) -> str:
+        return self._server.create_database()
+
     def new_spliced(self) -> "SplicedPostgres":
-        return SplicedPostgres(self._server.create_database())
+        return SplicedPostgres(self.new_empty())
 
     def new_recorder(self) -> ApplicationRecorder:
         parts = urlsplit(self._server.create_database())

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import apsw
 import psycopg
 
-from tests.benchmarks import appends, lists, reads, server, startup, subscribers
+from tests.benchmarks import appends, lists, queues, reads, server, startup, subscribers
 from tests.benchmarks.databases import Postgres, Sqlite
 from tests.benchmarks.measure import Line, table
 from tests.benchmarks.session import Session
@@ -44,6 +44,10 @@ ROWS: dict[str, Callable[[Session], Iterator[Line]]] = {
     "list-beside-results": lists.list_beside_results,
     "subscriber": subscribers.latency,
     "server": server.server,
+    "queue": queues.claim_and_complete,
+    "queue-idle": queues.idle_worker,
+    "queue-claim": queues.claim_cost,
+    "queue-heartbeat": queues.heartbeat_cost,
     "start": startup.start,
 }
 

@@ -179,7 +179,9 @@ class Finish:
 def processes_context() -> multiprocessing.context.ForkServerContext:
     """Give the way to start processes: forks of one that has imported everything and opened nothing."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.benchmarks.writers", "tests.benchmarks.subscribers"])
+    context.set_forkserver_preload(
+        ["tests.benchmarks.writers", "tests.benchmarks.subscribers", "tests.benchmarks.queues"]
+    )
     return context
 
 
