@@ -27,6 +27,7 @@ from tests.benchmarks.work import NOW, Row
 from tests.benchmarks.writers import processes_context
 
 WORKERS = (2, 4, 8)
+WORKERS_QUICK = (4,)
 JOBS = {"ours, batches of 10": 4_000, "pgqueuer, batches of 10": 4_000, "procrastinate": 600, "dbos": 400}
 """The fast ones do more and the slow ones less, so that a round takes seconds of each."""
 JOBS_OTHERWISE = 2_000
@@ -47,7 +48,7 @@ def claim_and_complete(session: Session) -> Iterator[Line]:
     """Worker processes that empty a queue, whose jobs are enqueued before."""
     for database in session.databases:
         raw = f"raw {database.name}"
-        for workers in WORKERS:
+        for workers in WORKERS if session.scale == 1.0 else WORKERS_QUICK:
             names = ["ours", "ours, batches of 10", raw]
             names += ["huey"] if database.name == "SQLite" else ["procrastinate", "pgqueuer, batches of 10"]
             names += ["dbos"] if database.name == "PostgreSQL" or workers == 4 else []
