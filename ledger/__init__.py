@@ -7,7 +7,12 @@ with ledger.open("sqlite:///runs.db") as log:
 """
 
 from ledger.api import Ledger, Outcome, RunHandle, ShardOutcome
+from ledger.consumer import Consumer, ConsumerStatus
+from ledger.consumers import Batch, ConsumerSettings
 from ledger.errors import (
+    BatchLost,
+    ConsumerDiffers,
+    ConsumerNotFound,
     EventIdReused,
     ExclusiveKeyTaken,
     IdempotencyMismatch,
@@ -47,7 +52,14 @@ __all__ = [
     "EXISTS",
     "NO_RUN",
     "Appended",
+    "Batch",
+    "BatchLost",
     "Condition",
+    "Consumer",
+    "ConsumerDiffers",
+    "ConsumerNotFound",
+    "ConsumerSettings",
+    "ConsumerStatus",
     "EventId",
     "EventIdReused",
     "ExclusiveKeyTaken",

@@ -6,7 +6,7 @@ wrote nothing, unless it raises `OutcomeUnknown`.
 
 import random
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from datetime import datetime, timedelta
@@ -17,9 +17,12 @@ import msgspec
 
 from ledger import limits, queue
 from ledger.clock import Clock, utc_now
+from ledger.consumer import Consumer, check_name, new_settings, start_after
 from ledger.decider import Decide, Decision, StateCache, load, transact
 from ledger.envelope import SALT_BYTES
 from ledger.errors import (
+    ConsumerDiffers,
+    ConsumerNotFound,
     ExclusiveKeyTaken,
     IdempotencyMismatch,
     InvalidInput,
@@ -35,6 +38,7 @@ from ledger.errors import (
     VersionConflict,
 )
 from ledger.events import EventId, RunId, join_page
+from ledger.facts import RunsFacts
 from ledger.ids import derived_id, new_event_ids, new_run_id, new_salts
 from ledger.queue import Heartbeat, PlannedSkips, Swept
 from ledger.run import commands, work
@@ -77,6 +81,8 @@ from ledger.run.values import (
     check_integer,
     check_json,
     check_labels,
+    check_lease_s,
+    check_names,
     check_optional_text,
     check_results,
     check_text,
@@ -468,9 +474,9 @@ class Ledger:
         return queue.claim(
             self.store,
             worker=worker,
-            kinds=None if kinds is None else _names(kinds, field="kinds"),
+            kinds=None if kinds is None else check_names(kinds, field="kinds"),
             limit=limit,
-            lease_s=_lease_s(lease_s),
+            lease_s=check_lease_s(lease_s),
             clock=self._clock,
             cache=self._cache,
             make_request=self._request,
@@ -490,7 +496,7 @@ class Ledger:
             raise InvalidInput(
                 "leases", f"has {len(leases):,} leases; {limits.LEASES_PER_HEARTBEAT_MAX:,} are allowed at once."
             )
-        return queue.renew(self.store, leases, lease_s=_lease_s(lease_s)) if leases else []
+        return queue.renew(self.store, leases, lease_s=check_lease_s(lease_s)) if leases else []
 
     def look(self, leases: Sequence[Lease]) -> list[Heartbeat]:
         """Hear whether leased work is still held and wanted, as `heartbeat` does, without moving a deadline.
@@ -510,7 +516,7 @@ class Ledger:
             LeaseLost: when nobody holds the run, or its shards are taken one by one.
         """
         run = self.state(run_id)
-        deadline = self.store.tasks.lend(RunId(run.run_id), token=run.taken_version, lease_s=_lease_s(lease_s))
+        deadline = self.store.tasks.lend(RunId(run.run_id), token=run.taken_version, lease_s=check_lease_s(lease_s))
         if deadline is None:
             raise LeaseLost(run_id=run_id, shard=None, worker=run.worker or "", token=run.taken_version)
         return Lease(
@@ -668,7 +674,7 @@ class Ledger:
         check_integer(limit, field="limit", at_least=1, at_most=limits.LIST_ROWS_MAX)
         return self.store.tasks.list(
             run_id=None if run_id is None else self._run_id(run_id),
-            kinds=None if kinds is None else _names(kinds, field="kinds"),
+            kinds=None if kinds is None else check_names(kinds, field="kinds"),
             after=after,
             limit=limit,
         )
@@ -1334,6 +1340,60 @@ class Ledger:
         self._subscriptions.add(subscription)
         return subscription
 
+    def consumer(
+        self,
+        name: str,
+        *,
+        types: Sequence[str] = (),
+        kind: str | None = None,
+        projects: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        partitions: int = 1,
+        after: int | None = 0,
+    ) -> Consumer:
+        """Open a named consumer, whose checkpoint the ledger keeps; it is made if there is none.
+
+        Args:
+            name: Letters, digits, `.`, `_` and `-`.
+            types: Only events of these types; empty is all.
+            kind: Only events of runs of this kind.
+            projects: Only events of runs of these projects; None is all, and runs of none.
+            labels: Only events of runs that were enqueued with all of these.
+            partitions: How many readers can have a batch at once; the events of one run stay in one partition.
+            after: With a new one: the position after which it begins; 0 is with the log, None is with what comes.
+
+        Raises:
+            ConsumerDiffers: when there is one of that name that is not like this.
+        """
+        settings = new_settings(
+            name, types=types, kind=kind, projects=projects, labels=labels, partitions=partitions, now=self._clock()
+        )
+        kept = self.store.consumers.find(name)
+        if kept is None:
+            if len(self.store.consumers.list()) >= limits.CONSUMERS_MAX:
+                raise InvalidInput("consumer", f"is one more than {limits.CONSUMERS_MAX:,}; remove some first.")
+            self.store.consumers.add(settings, position=start_after(self.store, after))
+            kept = self.find_consumer(name).settings  # somebody else may have been first
+        if (kept.wanted, kept.partitions) != (settings.wanted, settings.partitions):
+            raise ConsumerDiffers(name)
+        return Consumer(self.store, kept, facts=RunsFacts(self.store))
+
+    def find_consumer(self, name: str) -> Consumer:
+        """Open a named consumer as it was made.
+
+        Raises:
+            ConsumerNotFound: when there is none of that name.
+        """
+        kept = self.store.consumers.find(check_name(name))
+        if kept is None:
+            raise ConsumerNotFound(name)
+        return Consumer(self.store, kept, facts=RunsFacts(self.store))
+
+    def consumers(self) -> list[Consumer]:
+        """Give all named consumers, by name; their `status` tells how far each is behind."""
+        facts = RunsFacts(self.store)
+        return [Consumer(self.store, kept, facts=facts) for kept in self.store.consumers.list()]
+
     def state(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
         """Fold a run from its events, now, up to a version, or up to a moment.
 
@@ -1588,7 +1648,7 @@ def _check_condition(when: Condition) -> None:
 
 
 def _types(types: Sequence[str] | None) -> frozenset[str] | None:
-    return None if types is None else frozenset(_names(types, field="types"))
+    return None if types is None else frozenset(check_names(types, field="types"))
 
 
 def _times(moments: Sequence[datetime] | None, *, count: int) -> list[datetime] | None:
@@ -1597,20 +1657,6 @@ def _times(moments: Sequence[datetime] | None, *, count: int) -> list[datetime] 
     if len(moments) != count:
         raise InvalidInput("recorded_at", f"has {len(moments)} times for {count} event(s).")
     return [check_time(moment, field=f"recorded_at[{index}]") for index, moment in enumerate(moments)]
-
-
-def _names(names: Sequence[str], *, field: str) -> list[str]:
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise InvalidInput(field, f"is {type(names).__name__}; a list of names is needed.")
-    return [check_text(name, field=field, chars_max=_NAME) for name in names]
-
-
-def _lease_s(lease_s: float) -> float:
-    if isinstance(lease_s, bool) or not isinstance(lease_s, int | float):
-        raise InvalidInput("lease_s", f"is {type(lease_s).__name__}; a number of seconds is needed.")
-    if not limits.LEASE_S_MIN <= lease_s <= limits.DELAY_S_MAX:
-        raise InvalidInput("lease_s", f"is {lease_s}; {limits.LEASE_S_MIN} to {limits.DELAY_S_MAX:,} is allowed.")
-    return lease_s
 
 
 def _seconds(seconds: float, *, field: str) -> float:

@@ -18,6 +18,9 @@ them knows an HTTP status or an exit code: those tables live with the entry poin
     │   └── ExclusiveKeyTaken
     ├── IdempotencyMismatch       same key, other payload
     ├── EventIdReused             same event id, other content
+    ├── ConsumerNotFound
+    ├── ConsumerDiffers           a consumer of that name wants other events
+    ├── BatchLost                 the batch went to another reader of the consumer
     ├── OutcomeUnknown            the connection was lost during the commit; `resolve` settles it
     ├── StoreUnavailable          cannot reach or use the database
     │   └── StoreBusy
@@ -221,6 +224,38 @@ class EventIdReused(LedgerError):
             " An id names one event for ever: make a new one for a new event."
         )
         self.event_id = event_id
+
+
+class ConsumerNotFound(LedgerError, LookupError):
+    """There is no consumer of that name."""
+
+    def __init__(self, consumer: str) -> None:
+        super().__init__(f"there is no consumer {consumer!r} in this ledger. Make it first, or check its name.")
+        self.consumer = consumer
+
+
+class ConsumerDiffers(LedgerError):
+    """There is a consumer of that name with another filter, or with other partitions; they never change."""
+
+    def __init__(self, consumer: str) -> None:
+        super().__init__(
+            f"consumer {consumer!r} was made with another filter or number of partitions, and has its checkpoint for"
+            " those. Ask for what it was made with, take another name, or remove it first."
+        )
+        self.consumer = consumer
+
+
+class BatchLost(LedgerError):
+    """The loan of a batch was over, and it is or was with another reader; or the consumer was reset."""
+
+    def __init__(self, *, consumer: str, partition: int, token: int) -> None:
+        super().__init__(
+            f"the batch of partition {partition} of consumer {consumer!r} (token {token}) is not yours any more: its"
+            " deadline passed and it was handed on, or the consumer was reset. Drop it, and fetch the next."
+        )
+        self.consumer = consumer
+        self.partition = partition
+        self.token = token
 
 
 class OutcomeUnknown(LedgerError):

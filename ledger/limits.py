@@ -89,6 +89,22 @@ RANKED_RUNS: Final = 50
 """Newest runs that tests are ranked over, unless the caller says otherwise."""
 RANKED_RUNS_MAX: Final = 1_000
 """Most runs that tests can be ranked over."""
+FACTS_MAX: Final = 100_000
+"""Runs whose project, kind and labels a filtering reader remembers."""
+BATCH_EVENTS: Final = 500
+"""Events of one batch of a consumer, unless its reader asks for another number."""
+BATCH_EVENTS_MAX: Final = 1_000
+"""Most events of one batch."""
+BATCH_PAGES_MAX: Final = 20
+"""Pages that one look for a batch reads, of which nothing may be wanted; the next look goes on there."""
+BATCH_WAIT_S_MAX: Final = 30.0
+"""How long a reader can wait for a batch; proxies cut silent requests not much later."""
+CONSUMERS_MAX: Final = 1_000
+"""Named consumers of one ledger."""
+PARTITIONS_MAX: Final = 64
+"""Partitions of one consumer."""
+CONSUMER_NAME_CHARS_MAX: Final = 100
+"""Of a consumer's name."""
 LIST_ROWS_MAX: Final = 1_000
 """Rows of one page of a list."""
 

@@ -28,6 +28,7 @@ from ledger.errors import LedgerError
 from ledger.events import EventId, NewEvent, Page, RunId
 
 if TYPE_CHECKING:
+    from ledger.consumers import Consumers
     from ledger.tasks import Tasks
 
 
@@ -211,6 +212,10 @@ class Store(Protocol):
     @property
     def tasks(self) -> "Tasks":
         """What there is to do; see `ledger.tasks`."""
+
+    @property
+    def consumers(self) -> "Consumers":
+        """The named readers; see `ledger.consumers`."""
 
     def listen(self) -> Listener:
         """Watch for appends, of this process and of others."""

@@ -29,7 +29,6 @@ from starlette.types import Receive, Scope, Send
 from cli.http import limits, stream
 from cli.http.auth import Authenticator, Identity, RateLimit
 from cli.http.enqueues import Enqueues
-from cli.http.facts import RunsFacts
 from cli.http.messages import Message, Nothing, event_answer
 from cli.http.metrics import Metrics
 from cli.http.openapi import openapi
@@ -56,6 +55,7 @@ from ledger.api import Ledger
 from ledger.clock import monotonic
 from ledger.errors import InvalidInput
 from ledger.events import RunId
+from ledger.facts import RunsFacts
 from ledger.run.values import check_uuid
 from projections.reader import Runs
 
@@ -95,7 +95,7 @@ class Service:
     def __init__(self, log: Ledger, *, tokens: TokenTable | None, options: Options) -> None:
         self.log = log
         self.runs = Runs(log)
-        self.facts = RunsFacts(log)
+        self.facts = RunsFacts(log.store)
         self.metrics = Metrics()
         self.auth = Authenticator(tokens)
         self.options = options

@@ -45,7 +45,5 @@ TAIL_AHEAD_MAX: Final = 5_000
 """Events that the tail reads ahead of the event loop."""
 RECONNECT_MS: Final = 1_000
 """What subscribers are asked to wait before they come back."""
-FACTS_MAX: Final = 100_000
-"""Runs whose project, kind and labels the tail remembers."""
 SHUTDOWN_S: Final = 10
 """How long requests under way may take once the server was told to stop."""

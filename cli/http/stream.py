@@ -25,12 +25,13 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from cli.http import limits
-from cli.http.facts import Filter, RunFacts, RunsFacts
 from cli.http.metrics import Metrics
 from cli.http.problems import Overloaded
 from ledger.api import Ledger
 from ledger.errors import LedgerError
 from ledger.events import RunId
+from ledger.facts import RunsFacts
+from ledger.filters import Filter, RunFacts
 from ledger.interop.cloudevents import cloud_event
 from ledger.run.codec import RecordedRunEvent, decode_page
 from ledger.run.events import TERMINAL_EVENTS

@@ -6,7 +6,7 @@ the same error whatever the ledger runs on, before anything is written.
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -144,6 +144,30 @@ def check_text(value: str, *, field: str, chars_max: int, empty: bool = False) -
 def check_optional_text(value: str | None, *, field: str, chars_max: int) -> str | None:
     """Check a text that may be None; see `check_text`."""
     return None if value is None else check_text(value, field=field, chars_max=chars_max)
+
+
+def check_names(names: Sequence[str], *, field: str) -> list[str]:
+    """Check a list of names.
+
+    Raises:
+        InvalidInput: when it is none, or one of them is.
+    """
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidInput(field, f"is {type(names).__name__}; a list of names is needed.")
+    return [check_text(name, field=field, chars_max=limits.NAME_CHARS_MAX) for name in names]
+
+
+def check_lease_s(lease_s: float) -> float:
+    """Check how long a lease is to last, in seconds.
+
+    Raises:
+        InvalidInput: when it is no number, or out of range.
+    """
+    if isinstance(lease_s, bool) or not isinstance(lease_s, int | float):
+        raise InvalidInput("lease_s", f"is {type(lease_s).__name__}; a number of seconds is needed.")
+    if not limits.LEASE_S_MIN <= lease_s <= limits.DELAY_S_MAX:
+        raise InvalidInput("lease_s", f"is {lease_s}; {limits.LEASE_S_MIN} to {limits.DELAY_S_MAX:,} is allowed.")
+    return lease_s
 
 
 def check_integer(

@@ -21,6 +21,7 @@ from ledger.errors import (
 )
 from ledger.events import PURGE_FENCE, EventId, NewEvent, Page, RunId, join_page
 from ledger.store import Appended, AppendRequest, KeyClaim, KeyTaken, Rule
+from ledger.stores.memory_consumers import Kept, MemoryConsumers
 from ledger.stores.memory_tasks import FOLLOWED, MemoryTasks, Rows, copy_rows, follow
 
 
@@ -47,11 +48,12 @@ class MemoryStore:
         self._by_event_id: dict[EventId, _Stored] = {}
         self._keys: dict[tuple[str, str, str], tuple[RunId, KeyClaim]] = {}
         self._tasks: Rows = {}
+        self._consumers: Kept = {}
         self._erased: list[tuple[_Stored, NewEvent]] = []  # in the present turn, as they were
         self._is_closed = False
 
     def key_holder(self, *, space: str, project: str, key: str) -> RunId | None:
-        with self._open():
+        with self.opened():
             held = self._keys.get((space, project, key))
         return None if held is None else held[0]
 
@@ -59,12 +61,16 @@ class MemoryStore:
     def tasks(self) -> MemoryTasks:
         return MemoryTasks(self, self._tasks)
 
+    @property
+    def consumers(self) -> MemoryConsumers:
+        return MemoryConsumers(self, self._consumers)
+
     def version(self, run_id: RunId) -> int:
         """Give where a stream stands."""
         return len(self._streams.get(run_id, ()))
 
     def append(self, request: AppendRequest) -> Appended:
-        with self._open():
+        with self.opened():
             duplicate = self._duplicate(request)
             if duplicate is not None:
                 return duplicate
@@ -82,7 +88,7 @@ class MemoryStore:
 
     @contextmanager
     def in_turn(self, run_id: RunId) -> Iterator["MemoryStore"]:
-        with self._open():
+        with self.opened():
             size, keys, tasks = len(self._log), dict(self._keys), copy_rows(self._tasks)
             self._erased = []
             try:
@@ -92,7 +98,7 @@ class MemoryStore:
                 raise
 
     def erase(self, run_id: RunId, *, after_version: int, up_to: int, limit: int) -> int:
-        with self._open():
+        with self.opened():
             end = min(up_to, after_version + limit)
             for stored in self._streams.get(run_id, [])[after_version:end]:
                 self._erased.append((stored, stored.event))
@@ -100,20 +106,20 @@ class MemoryStore:
         return end
 
     def read_run(self, run_id: RunId, *, after_version: int, limit: int) -> Page:
-        with self._open():
+        with self.opened():
             stream = self._streams.get(run_id, [])
             rows = stream[after_version : after_version + limit]
         more = after_version + len(rows) < len(stream)
         return _page(rows, after_position=0, settled_position=0, more=more)
 
     def read_log(self, *, after_position: int, limit: int, unsettled: bool = False) -> Page:
-        with self._open():
+        with self.opened():
             rows = self._log[after_position : after_position + limit]  # positions are 1, 2, 3 … here
             settled = len(self._log)
         return _page(rows, after_position=after_position, settled_position=settled, more=len(rows) == limit)
 
     def find(self, event_ids: Sequence[EventId]) -> dict[EventId, tuple[RunId, int, int]]:
-        with self._open():
+        with self.opened():
             found = [(event_id, self._by_event_id.get(event_id)) for event_id in event_ids]
         return {event_id: (it.run_id, it.version, it.position) for event_id, it in found if it is not None}
 
@@ -126,7 +132,8 @@ class MemoryStore:
             self._appended.notify_all()
 
     @contextmanager
-    def _open(self) -> Iterator[None]:
+    def opened(self) -> Iterator[None]:
+        """Keep everybody else out for the block."""
         with self.lock:
             if self._is_closed:
                 raise StoreUnavailable("the ledger in memory was closed. Open it again, which begins an empty one.")

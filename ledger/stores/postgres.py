@@ -57,6 +57,7 @@ from ledger.stores.migrations import (
     pending,
     require_none_pending,
 )
+from ledger.stores.postgres_consumers import PostgresConsumers
 from ledger.stores.postgres_tasks import PostgresTasks
 
 _SERVER_VERSION_MIN: Final = 140_000
@@ -175,6 +176,10 @@ class PostgresStore:
     @property
     def tasks(self) -> PostgresTasks:
         return PostgresTasks(self)
+
+    @property
+    def consumers(self) -> PostgresConsumers:
+        return PostgresConsumers(self)
 
     def listen(self) -> Listener:
         self._require_usable()

@@ -63,6 +63,7 @@ from ledger.stores.migrations import (
     pending,
     require_none_pending,
 )
+from ledger.stores.sqlite_consumers import SqliteConsumers
 from ledger.stores.sqlite_tasks import SqliteTasks
 
 _NETWORK_FILE_SYSTEMS: Final = frozenset(
@@ -163,6 +164,10 @@ class SqliteStore:
     @property
     def tasks(self) -> SqliteTasks:
         return SqliteTasks(self)
+
+    @property
+    def consumers(self) -> SqliteConsumers:
+        return SqliteConsumers(self)
 
     def listen(self) -> Listener:
         self._require_usable()
