@@ -229,7 +229,7 @@ class ResultsProjection:
     """Folds events into rows of results. Raise `version` with every change of the fold or of what is stored."""
 
     name: str = "results"
-    version: int = 1
+    version: int = 2
 
     def read(self, events: bytes) -> list[FoldEvent]:
         """Read a page's events, without what this fold does not look at."""
@@ -339,10 +339,10 @@ def _shard_at(row: ResultsRow, number: int, attempt: int) -> Part | None:
 
 
 def _discard_attempt(row: ResultsRow) -> None:
-    """A run is tried anew: what its earlier attempt executed counts no more."""
+    """A run is tried anew: what its earlier attempt executed counts no more. Attempts of shards are numbered on."""
     state = row.state
     row.forget([UNSHARDED, *state.shards], count=row.row_count - state.left_out)
-    state.shards = {}
+    state.shards = {number: Part(attempt=part.attempt) for number, part in state.shards.items() if part.attempt > 1}
     state.unsharded = Part()
 
 

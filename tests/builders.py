@@ -185,7 +185,9 @@ FULL: dict[str, RunEvent] = {
         first_sequence=40,
     ),
     "stats_incremented": StatsIncremented(passed=3, failed=1, total=-1),
-    "shard_completed": ShardCompleted(shard=3, shard_attempt=2, exit_code=-9, error="killed"),
+    "shard_completed": ShardCompleted(
+        shard=3, shard_attempt=2, exit_code=-9, error="killed", retry_ended="all 3 attempt(s) are used up"
+    ),
     "shard_started": ShardStarted(shard=3, shard_attempt=2, started_at=NOON, worker="host-1/7"),
     "shard_retried": ShardRetried(shard=3, shard_attempt=2, reason="lease lost", retry_at=LATER, is_counted=False),
     "artifact_recorded": ArtifactRecorded(

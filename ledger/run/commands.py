@@ -405,7 +405,10 @@ def decide_fail_attempt(run: RunState, *, error: str, error_category: str | None
             why=f"attempt {run.attempt} of {run.attempts_max} was the last; fail the run",
         )
     shown = cut(error, chars_max=limits.ERROR_CHARS_MAX)
-    return [AttemptFailed(error=shown, error_category=error_category, retry_at=retry_at)]
+    return [
+        *_taken_back(run, reason=error),
+        AttemptFailed(error=shown, error_category=error_category, retry_at=retry_at),
+    ]
 
 
 def has_attempts_left(run: RunState) -> bool:
@@ -416,7 +419,21 @@ def has_attempts_left(run: RunState) -> bool:
 def decide_interrupt(run: RunState, *, reason: str) -> Events:
     """Note that nobody works on a running run any more."""
     _require(run, "interrupt", Status.RUNNING, Status.INTERRUPTED)
-    return [Interrupted(reason=reason)] if run.status is Status.RUNNING else []
+    return [*_taken_back(run, reason=reason), Interrupted(reason=reason)] if run.status is Status.RUNNING else []
+
+
+def _taken_back(run: RunState, *, reason: str) -> Events:
+    """Take from workers the shards that they hold: a newer attempt of each, and none of the allowed ones is used up.
+
+    The lease of a shard is the shard's attempt: whoever held it and lives on could else write again, as the holder
+    that it looks like, once the run goes on.
+    """
+    shown = cut(reason, chars_max=limits.TEXT_CHARS_MAX)
+    return [
+        ShardRetried(shard=number, shard_attempt=shard.attempt + 1, reason=shown, is_counted=False)
+        for number, shard in run.shards.items()
+        if shard.worker is not None and not shard.is_completed
+    ]
 
 
 def decide_resume(run: RunState, *, worker: str) -> Events:

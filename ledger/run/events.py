@@ -142,12 +142,14 @@ class ShardCompleted(_Event, frozen=True, tag="shard_completed"):
     Attributes:
         exit_code: What its process ended with, where it was one.
         error: Why the shard could not do its work, when all its attempts failed and its siblings go on.
+        retry_ended: Why it was not tried once more then.
     """
 
     shard: int | None = None
     shard_attempt: int = 1
     exit_code: int | None = None
     error: str | None = None
+    retry_ended: str | None = None
 
 
 class ShardRetried(_Event, frozen=True, tag="shard_retried"):

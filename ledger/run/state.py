@@ -540,11 +540,19 @@ def _shard_at(state: RunState, number: int, attempt: int) -> Shard | None:
 
 
 def _discard_attempt(state: RunState) -> None:
-    """A run is tried anew: what its earlier attempt executed counts no more."""
+    """A run is tried anew: what its earlier attempt executed counts no more.
+
+    Attempts of shards are numbered on: what was refused as that of an older attempt stays refused. They are counted
+    anew.
+    """
     for shard in state.shards.values():
         _untally(state, shard.results)
     _untally(state, state.unsharded)
-    state.shards = {}
+    state.shards = {
+        number: Shard(attempt=shard.attempt, uncounted=shard.attempt - 1)
+        for number, shard in state.shards.items()
+        if shard.attempt > 1
+    }
     state.unsharded = Tally()
     state.keyed_completions = state.anonymous_completions = 0
     state.stats_passed = state.stats_failed = 0

@@ -9,7 +9,14 @@ from datetime import datetime, timedelta
 
 from ledger import limits
 from ledger.errors import LeaseLost
-from ledger.run.commands import Events, decide_complete, decide_complete_shard, decide_fail, has_attempts_left
+from ledger.run.commands import (
+    Events,
+    decide_complete,
+    decide_complete_shard,
+    decide_fail,
+    decide_interrupt,
+    has_attempts_left,
+)
 from ledger.run.events import Aborted, AttemptFailed, Interrupted, ShardCompleted, ShardRetried
 from ledger.run.leases import Lease, Purpose
 from ledger.run.state import RunState
@@ -75,7 +82,8 @@ def decide_give_up(
 ) -> Events:
     """Fail this attempt: try again later when that may help and attempts are left, else fail for good."""
     check_lease(run, lease)
-    return _failed(run, lease, error, error_category, is_retryable=is_retryable, now=now, fraction=fraction)
+    final = None if is_retryable else "the error is not one to retry"
+    return _failed(run, lease, error, error_category, final=final, now=now, fraction=fraction)
 
 
 def decide_hand_back(run: RunState, lease: Lease, *, reason: str) -> Events:
@@ -105,16 +113,17 @@ def decide_lost(run: RunState, lease: Lease, *, now: datetime, fraction: float) 
     if run.abort_requested_at is not None:
         return [Aborted(finished_at=now, reason=f"an abort was requested, and {lease.worker} is gone")]
     reason = f"the lease of {lease.worker} ran out"
-    if lease.purpose is Purpose.SHARD:
-        return _failed(run, lease, reason, "worker_lost", is_retryable=True, now=now, fraction=fraction)
+    final = "work whose worker is lost is not repeated" if run.policy.on_lost is OnLost.FAIL else None
+    if lease.purpose is Purpose.SHARD and lease.shard is not None:
+        if run.shards[lease.shard].is_completed:
+            return []
+        if run.policy.on_lost is OnLost.HOLD:
+            return decide_interrupt(run, reason=f"{reason} on shard {lease.shard}")
+        return _failed(run, lease, reason, "worker_lost", final=final, now=now, fraction=fraction)
     interrupted = Interrupted(reason=reason)
     if run.policy.on_lost is OnLost.HOLD:
         return [interrupted]
-    requeue = run.policy.on_lost is OnLost.REQUEUE
-    return [
-        interrupted,
-        *_failed(run, lease, reason, "worker_lost", is_retryable=requeue, now=now, fraction=fraction),
-    ]
+    return [interrupted, *_failed(run, lease, reason, "worker_lost", final=final, now=now, fraction=fraction)]
 
 
 def decide_overdue_abort(run: RunState, *, now: datetime) -> Events:
@@ -130,16 +139,15 @@ def _failed(
     error: str,
     error_category: str | None,
     *,
-    is_retryable: bool,
+    final: str | None,
     now: datetime,
     fraction: float,
 ) -> Events:
+    """Settle failed work; `final` says why it is not tried again even where attempts are left."""
     if lease.purpose is Purpose.SHARD and lease.shard is not None:
-        return _shard_failed(
-            run, lease.shard, error, error_category, is_retryable=is_retryable, now=now, fraction=fraction
-        )
+        return _shard_failed(run, lease.shard, error, error_category, final=final, now=now, fraction=fraction)
     is_open = not run.closed_version  # of a finished run, the failure below says who finished it
-    if lease.purpose is Purpose.RUN and is_open and is_retryable and has_attempts_left(run):
+    if lease.purpose is Purpose.RUN and is_open and final is None and has_attempts_left(run):
         again_at = retry_at(run.policy, failures=run.attempt - run.uncounted_attempts, now=now, fraction=fraction)
         shown = cut(error, chars_max=limits.ERROR_CHARS_MAX)
         return [AttemptFailed(error=shown, error_category=error_category, retry_at=again_at)]
@@ -150,7 +158,7 @@ def _failed(
         failure_summary=None,
         finished_at=now,
         duration_ms=None,
-        retry_ended=_why_ended(is_retryable, run.attempts_max),
+        retry_ended=final or _used_up(run),
     )
 
 
@@ -160,7 +168,7 @@ def _shard_failed(
     error: str,
     error_category: str | None,
     *,
-    is_retryable: bool,
+    final: str | None,
     now: datetime,
     fraction: float,
 ) -> Events:
@@ -170,7 +178,7 @@ def _shard_failed(
     if shard.is_completed:
         return []
     counted = shard.attempt - shard.uncounted
-    if is_retryable and counted < run.attempts_max:
+    if final is None and counted < run.attempts_max:
         again_at = retry_at(run.policy, failures=counted, now=now, fraction=fraction)
         reason = cut(error, chars_max=limits.TEXT_CHARS_MAX)
         return [ShardRetried(shard=number, shard_attempt=shard.attempt + 1, reason=reason, retry_at=again_at)]
@@ -182,14 +190,16 @@ def _shard_failed(
             failure_summary=None,
             finished_at=now,
             duration_ms=None,
-            retry_ended=_why_ended(is_retryable, run.attempts_max),
+            retry_ended=final or _used_up(run),
         )
     shown = cut(error, chars_max=limits.ERROR_CHARS_MAX)
-    return [ShardCompleted(shard=number, shard_attempt=shard.attempt, error=shown)]
+    return [
+        ShardCompleted(shard=number, shard_attempt=shard.attempt, error=shown, retry_ended=final or _used_up(run)),
+    ]
 
 
-def _why_ended(is_retryable: bool, attempts_max: int) -> str:
-    return f"all {attempts_max} attempt(s) are used up" if is_retryable else "the error is not one to retry"
+def _used_up(run: RunState) -> str:
+    return f"all {run.attempts_max} attempt(s) are used up"
 
 
 def planned_skips(plan: Iterable[Sequence[str]], seen: set[str]) -> list[JsonObject]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,8 @@ class TaskRow:
     deadline: datetime | None = None
     abort_requested: bool = False
     abort_by: datetime | None = None
+    shard_attempts: dict[int, int] = field(default_factory=dict)
+    """Of the run: which attempt each shard that was retried has come to, its fence."""
 
     def move(self, state: str, *, available_at: datetime | None = None) -> None:
         """Bring the task to a state in which nobody has a lease on it."""
@@ -122,7 +124,7 @@ def _lay_out(rows: Rows, run: TaskRow, available_at: datetime | None) -> None:
         del rows[key]
     run.shards_left = count
     for shard in range(count):
-        _put_shard(rows, run, shard, 1, available_at)
+        _put_shard(rows, run, shard, run.shard_attempts.get(shard, 1), available_at)
 
 
 def _put_shard(rows: Rows, run: TaskRow, shard: int, attempt: int, available_at: datetime | None) -> None:
@@ -219,6 +221,7 @@ def _retry_shard(rows: Rows, run: TaskRow, event: ShardRetried) -> None:
         run.shards_left += 1
         run.is_finalizing = False
         run.move("held" if run.token is not None and not run.by_shard else "idle")
+    run.shard_attempts[event.shard] = event.shard_attempt
     _put_shard(rows, run, event.shard, event.shard_attempt, event.retry_at)
 
 
@@ -377,7 +380,7 @@ class _MemorySettling:
 
 def copy_rows(rows: Rows) -> Rows:
     """Copy the tasks, to go back to."""
-    return {key: replace(row) for key, row in rows.items()}
+    return {key: replace(row, shard_attempts=dict(row.shard_attempts)) for key, row in rows.items()}
 
 
 def _release(rows: Rows, run_id: RunId, shard: int | None, token: int | None) -> bool:

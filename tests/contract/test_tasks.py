@@ -15,6 +15,7 @@ KINDS = (
     Kind(name="later", attempts_max=2, policy=Policy(retry_delay_s=3_600)),
     Kind(name="tolerant", policy=Policy(on_shard_failure="tolerate")),
     Kind(name="patient", policy=Policy(on_shard_failure="all_done")),
+    Kind(name="once", attempts_max=3, policy=Policy(on_lost="fail")),
 )
 
 
@@ -133,7 +134,12 @@ def test_succeed_all_when_some_are_lost(log: Ledger) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "status", "category"),
-    [("test", "failed", "worker_lost"), ("again", "queued", "worker_lost"), ("hold", "interrupted", "interrupted")],
+    [
+        ("test", "failed", "worker_lost"),
+        ("again", "queued", "worker_lost"),
+        ("hold", "interrupted", "interrupted"),
+        ("once", "failed", "worker_lost"),
+    ],
 )
 def test_sweep_when_a_lease_ran_out(log: Ledger, kind: str, status: str, category: str) -> None:
     """A lost run is interrupted, and then its kind decides; a second sweep finds nothing."""
@@ -207,6 +213,7 @@ def test_give_up_when_not_retryable(log: Ledger) -> None:
     log.give_up(claim_one(log), error="no such suite", is_retryable=False)
 
     assert (Status.FAILED, 1) == (log.state(run.id).status, log.state(run.id).attempt)
+    assert "the error is not one to retry" == list(log.read(run.id))[-1].data.retry_ended
 
 
 def test_give_up_when_the_kind_waits_before_it_retries(log: Ledger) -> None:
@@ -293,6 +300,7 @@ def test_shards_when_one_fails_for_good(log: Ledger, kind: str, status: str, ver
     first, second = log.claim("w1", limit=2)
 
     log.give_up(second, error="no display")
+    assert "all 1 attempt(s) are used up" == list(log.read(run.id))[-1].data.retry_ended
     if kind == "test":
         assert not log.succeed(first)
     else:
@@ -303,6 +311,87 @@ def test_shards_when_one_fails_for_good(log: Ledger, kind: str, status: str, ver
     assert (status, verdict) == (state.status, state.verdict)
     if status == "failed":
         assert "shard 1: no display" == state.failure_summary
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "retry_ended"),
+    [
+        ("again", "running", None),
+        ("once", "failed", "work whose worker is lost is not repeated"),
+        ("hold", "interrupted", None),
+    ],
+)
+def test_sweep_when_the_lease_of_a_shard_ran_out(log: Ledger, kind: str, status: str, retry_ended: str | None) -> None:
+    """What a kind declares for lost work holds for the shards of its runs too."""
+    run = log.enqueue(kind, shard_count=3)
+    done, lost, other = log.claim("w1", limit=3)
+    log.succeed(done)
+    lose(log, lost)
+
+    [swept] = log.sweep()
+
+    assert (run.id, 1, "w1") == (swept.run_id, swept.shard, swept.worker)
+    assert status == log.state(run.id).status
+    last = list(log.read(run.id))[-1].data
+    assert retry_ended == getattr(last, "retry_ended", None)
+    assert [status == "running"] == [answer.is_held for answer in log.heartbeat([other])]
+    if status == "interrupted":
+        assert log.resume(run.id, worker="ada")
+        assert [(1, 2), (2, 2)] == [(lease.shard, lease.attempt) for lease in log.claim("w2", limit=3)]
+
+
+def test_interrupt_when_workers_hold_shards(log: Ledger) -> None:
+    """Whoever held a shard of an interrupted run stays refused when it goes on; what was done is done."""
+    run = log.enqueue("test", shard_count=2)
+    done, old = log.claim("w1", limit=2)
+    log.under(done).append_results(run.id, [{"testId": "a", "status": "passed"}])
+    log.succeed(done)
+    log.under(old).append_results(run.id, [{"testId": "b", "status": "failed"}])
+    log.interrupt(run.id, reason="the host is gone")
+    log.resume(run.id, worker="ada")
+
+    new = claim_one(log, "w2")
+
+    assert (1, 2) == (new.shard, new.attempt)
+    assert [False, True] == [answer.is_held for answer in log.heartbeat([old, new])]
+    with pytest.raises(LeaseLost):
+        log.under(old).append_results(run.id, [{"testId": "b", "status": "failed"}])
+    with pytest.raises(LeaseLost):
+        log.succeed(old)
+    log.under(new).append_results(run.id, [{"testId": "b", "status": "passed"}])
+    assert log.succeed(new)
+    assert log.succeed(claim_one(log))
+    assert (Status.COMPLETED, 2, 0) == (log.state(run.id).status, log.state(run.id).passed, log.state(run.id).failed)
+
+
+def test_fail_attempt_when_shards_were_retried(log: Ledger) -> None:
+    """When a cut run is tried anew, attempts of shards are numbered on: old holders are refused, new ones are not."""
+    run = log.enqueue("again", shard_count=2)
+    old = log.claim("w1", limit=2)
+    log.give_up(old[0], error="flaky")
+    old[0] = claim_one(log, "w1")
+    log.fail_attempt(run.id, error="the database is away")
+
+    new = log.claim("w2", limit=2)
+
+    assert [(0, 3), (1, 2)] == [(lease.shard, lease.attempt) for lease in new]
+    assert [False, False, True, True] == [answer.is_held for answer in log.heartbeat([*old, *new])]
+    for lease in old:
+        with pytest.raises(LeaseLost):
+            log.under(lease).append_results(run.id, [{"testId": "x", "status": "failed"}])
+    for _ in range(2):  # attempts are counted anew
+        log.give_up(new[0], error="flaky")
+        new[0] = claim_one(log, "w2")
+    for lease in new:
+        log.under(lease).append_results(run.id, [{"testId": str(lease.shard), "status": "passed"}])
+        assert log.succeed(lease)
+    assert log.succeed(claim_one(log))
+    assert (Status.COMPLETED, 2, 2, 0) == (
+        log.state(run.id).status,
+        log.state(run.id).attempt,
+        log.state(run.id).passed,
+        log.state(run.id).failed,
+    )
 
 
 def test_finalization_when_the_finalizer_is_lost(log: Ledger) -> None:
