@@ -171,6 +171,12 @@ def lasting(wanted: RunFilter) -> RunFilter:
     return msgspec.structs.replace(wanted, status=(), verdict=None, labels=(), deleted="include")
 
 
+def is_counted(wanted: RunFilter) -> bool:
+    """Tell whether tables need not look at runs to count these: only project, kind and status are asked for."""
+    asked = msgspec.structs.replace(wanted, project=None, kind=None, status=())
+    return asked == RunFilter()
+
+
 def matches(wanted: RunFilter, run: Run) -> bool:
     """Tell whether a run is among those asked for. The tables answer the same in SQL."""
     created_at = created_text(run)

@@ -217,7 +217,7 @@ class PostgresStore:
 
     @contextmanager
     def session(self) -> Iterator[psycopg.Connection[TupleRow]]:
-        """Give a connection outside of any transaction, for a lock that a session holds."""
+        """Give a connection outside of any transaction: for single statements, and for a lock that a session holds."""
         with self._connection() as connection:
             yield connection
 

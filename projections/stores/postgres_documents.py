@@ -19,7 +19,7 @@ class PostgresDocuments(PostgresDetails[DocumentsState]):
     """The tables of `documents`, and what is asked of them."""
 
     def named(self, generation: int, run_id: str, name: str) -> Sequence[bytes] | None:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             rows = [data for (data,) in fetch(connection, _NAMED, (generation, run_id, name))]
             return rows if self._is_live(connection, generation) else None
 
@@ -34,7 +34,7 @@ class PostgresDocuments(PostgresDetails[DocumentsState]):
             params.append(list(wanted.kinds))
         if wanted.non_empty:
             conditions.append(_NON_EMPTY)
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             rows = fetch(connection, "".join([_LATEST, *conditions, _NEWEST]), params)
             return rows if self._is_live(connection, generation) else None
 

@@ -28,12 +28,12 @@ class PostgresResults(PostgresDetails[ResultsState]):
     """The tables of `results`, and what is asked of them."""
 
     def of_run(self, generation: int, run_id: str, *, after: int, limit: int) -> Sequence[ResultRow] | None:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             rows = fetch(connection, _OF_RUN, (generation, run_id, after, limit))
             return [ResultRow._make(row) for row in rows] if self._is_live(connection, generation) else None
 
     def outcomes(self, generation: int, run_id: str, *, after: int, limit: int) -> Sequence[OutcomeRow] | None:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             rows = fetch(connection, _OUTCOMES, (generation, run_id, after, limit))
             return [OutcomeRow._make(row) for row in rows] if self._is_live(connection, generation) else None
 
@@ -44,7 +44,7 @@ class PostgresResults(PostgresDetails[ResultsState]):
             (fragment, value) for fragment, value in ((_PROJECT, project), (_KIND, kind)) if value is not None
         ]
         sql = "".join([_OF_TEST, *[fragment for fragment, _ in conditions], _NEWEST_FIRST])
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             rows = fetch(connection, sql, (generation, test, *[value for _, value in conditions], limit))
             return [ResultRow._make(row) for row in rows] if self._is_live(connection, generation) else None
 
@@ -53,7 +53,7 @@ class PostgresResults(PostgresDetails[ResultsState]):
         project = () if wanted.project is None else (wanted.project,)
         sql = _RANKED.replace("{of_project}", of_project) + _RANKING[wanted.ranking]
         params = (generation, *project, wanted.since, wanted.runs, generation, wanted.limit)
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             rows = fetch(connection, sql, params)
             return [RankedTest._make(row) for row in rows] if self._is_live(connection, generation) else None
 

@@ -7,7 +7,7 @@ import msgspec
 
 from ledger.store import Store
 from ledger.stores.postgres import PostgresStore
-from projections.queries import CountedBy, ListedRun, PageKey, RunFilter
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, is_counted
 from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.postgres_tables import Connection, Params, PostgresTables, fetch
 
@@ -21,7 +21,7 @@ class PostgresRuns(PostgresTables[RunRow, StoredRun]):
     """The tables of `runs`, and what lists ask of them."""
 
     def state(self, run_id: str, *, version: int) -> bytes | None:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             rows = fetch(connection, _STATE, (RUNS.name, version, run_id))
         return rows[0][0] if rows else None
 
@@ -30,7 +30,7 @@ class PostgresRuns(PostgresTables[RunRow, StoredRun]):
     ) -> Sequence[ListedRun] | None:
         arms = [_select(generation, part, after) for part in _parts(wanted)]
         params = [value for arm in arms for value in (*arm.params, limit)]
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             if len(arms) == 1:
                 rows = fetch(connection, _PAGE + arms[0].sql + _ORDER[bool(wanted.labels)], params)
             else:
@@ -39,22 +39,22 @@ class PostgresRuns(PostgresTables[RunRow, StoredRun]):
             return [ListedRun(*row) for row in rows] if self._is_live(connection, generation) else None
 
     def count(self, generation: int, wanted: RunFilter) -> int | None:
-        selected = _select(generation, wanted, None)
-        with self._store.transaction() as connection:
-            ((count,),) = fetch(connection, _COUNT + selected.sql, selected.params)
+        selected = _select(generation, wanted, None, from_counts=is_counted(wanted))
+        with self._store.session() as connection:
+            ((count,),) = fetch(connection, _COUNT[is_counted(wanted)] + selected.sql, selected.params)
             return count if self._is_live(connection, generation) else None
 
     def count_by(
         self, generation: int, wanted: RunFilter, column: CountedBy, values: Sequence[str]
     ) -> Mapping[str, int] | None:
-        selected = _select(generation, wanted, None)
-        sql = "".join([_COUNT_BY[column], selected.sql, _AMONG[column]])
-        with self._store.transaction() as connection:
+        selected = _select(generation, wanted, None, from_counts=is_counted(wanted))
+        sql = "".join([_COUNT_BY[column, is_counted(wanted)], selected.sql, _AMONG[column]])
+        with self._store.session() as connection:
             counts = dict(fetch(connection, sql, [*selected.params, list(values)]))
             return counts if self._is_live(connection, generation) else None
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             found = fetch(connection, _FIND, (generation, prefix, prefix + "~", limit))
             return [run_id for (run_id,) in found] if self._is_live(connection, generation) else None
 
@@ -200,10 +200,10 @@ def _parts(wanted: RunFilter) -> Sequence[RunFilter]:
     return [msgspec.structs.replace(wanted, status=(status,)) for status in wanted.status]
 
 
-def _select(generation: int, wanted: RunFilter, after: PageKey | None) -> _Selected:
+def _select(generation: int, wanted: RunFilter, after: PageKey | None, *, from_counts: bool = False) -> _Selected:
     """Put a query together from the fragments below; what a caller said is only ever a parameter."""
     conditions: list[tuple[LiteralString, Params]] = [("runs.generation = %s", [generation])]
-    source: LiteralString = "FROM runfold.runs"
+    source: LiteralString = _FROM_COUNTS if from_counts else "FROM runfold.runs"
     if wanted.labels:
         source = _FROM_LABEL
         conditions += [
@@ -227,7 +227,7 @@ def _select(generation: int, wanted: RunFilter, after: PageKey | None) -> _Selec
         conditions.append(("runs.status = %s", wanted.status))
     elif wanted.status:
         conditions.append(("runs.status = ANY (%s::text[])", [list(wanted.status)]))
-    if wanted.deleted != "include":
+    if wanted.deleted != "include" and not from_counts:
         conditions.append((_DELETED[wanted.deleted], []))
     if after is not None:
         conditions.append((_AFTER[bool(wanted.labels)], after))
@@ -261,10 +261,16 @@ _ORDER: Final[tuple[LiteralString, LiteralString]] = (
     "\nORDER BY label.created_at DESC, label.run_id DESC\nLIMIT %s",
 )
 _MERGED_ORDER: Final = "\nORDER BY created_at DESC, run_id DESC\nLIMIT %s"
-_COUNT: Final = "SELECT count(*)\n"
-_COUNT_BY: Final[dict[CountedBy, LiteralString]] = {
-    "project": "SELECT runs.project, count(*)\n",
-    "status": "SELECT runs.status, count(*)\n",
+_FROM_COUNTS: Final = "FROM runfold.run_counts AS runs"
+_COUNT: Final[tuple[LiteralString, LiteralString]] = (
+    "SELECT count(*)\n",
+    "SELECT coalesce(sum(runs.count), 0)::bigint\n",
+)
+_COUNT_BY: Final[dict[tuple[CountedBy, bool], LiteralString]] = {
+    ("project", False): "SELECT runs.project, count(*)\n",
+    ("project", True): "SELECT runs.project, sum(runs.count)::bigint\n",
+    ("status", False): "SELECT runs.status, count(*)\n",
+    ("status", True): "SELECT runs.status, sum(runs.count)::bigint\n",
 }
 _AMONG: Final[dict[CountedBy, LiteralString]] = {
     "project": "\n    AND runs.project = ANY (%s::text[])\nGROUP BY runs.project",

@@ -1,6 +1,7 @@
 """What every projection's tables do in PostgreSQL, beside the log.
 
-Catch-ups take turns on the projection's row in `projections`, which appends never touch, so writers wait for none.
+Reads are single statements, each a transaction of its own. Catch-ups take turns on the projection's row in
+`projections`, which appends never touch, so writers wait for none.
 
 Differs from SQLite: the new rows of a rebuild are written with COPY. One rebuild of a projection at a time is an
 advisory lock of a session, which the server gives back when the process dies; a transaction that held it would be idle
@@ -47,7 +48,7 @@ class PostgresTables(Generic[Row, Stored]):
         self._rows = rows
 
     def checkpoint(self) -> Checkpoint:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             return self._checkpoint(connection, _CHECKPOINT) or Checkpoint()
 
     @contextmanager
@@ -84,11 +85,11 @@ class PostgresTables(Generic[Row, Stored]):
         return 0
 
     def load(self, generation: int, run_ids: Sequence[str]) -> dict[str, Row]:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             return self._rows.load(connection, generation, run_ids)
 
     def versions(self, generation: int, run_ids: Sequence[str]) -> Mapping[str, int]:
-        with self._store.transaction() as connection:
+        with self._store.session() as connection:
             return dict(fetch(connection, _VERSIONS.replace("{table}", self._rows.header), (generation, run_ids)))
 
     def scan(self, generation: int, *, after_run_id: str, limit: int) -> Sequence[Stored]:

@@ -8,7 +8,7 @@ import msgspec
 
 from ledger.store import Store
 from ledger.stores.sqlite import SqliteStore
-from projections.queries import CountedBy, ListedRun, PageKey, RunFilter
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, is_counted
 from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.sqlite_tables import SqliteTables, discard_from, fetch, json_list
 
@@ -41,17 +41,17 @@ class SqliteRuns(SqliteTables[RunRow, StoredRun]):
         return [ListedRun(*row) for row in rows]
 
     def count(self, generation: int, wanted: RunFilter) -> int | None:
-        selected = _select(generation, wanted, None)
+        selected = _select(generation, wanted, None, from_counts=is_counted(wanted))
         with self._live(generation) as connection:
             if connection is None:
                 return None
-            return cast(int, connection.execute(_COUNT + selected.sql, selected.params).get)
+            return cast(int, connection.execute(_COUNT[is_counted(wanted)] + selected.sql, selected.params).get)
 
     def count_by(
         self, generation: int, wanted: RunFilter, column: CountedBy, values: Sequence[str]
     ) -> Mapping[str, int] | None:
-        selected = _select(generation, wanted, None)
-        sql = "".join([_COUNT_BY[column], selected.sql, _AMONG[column]])
+        selected = _select(generation, wanted, None, from_counts=is_counted(wanted))
+        sql = "".join([_COUNT_BY[column, is_counted(wanted)], selected.sql, _AMONG[column]])
         with self._live(generation) as connection:
             if connection is None:
                 return None
@@ -196,10 +196,10 @@ def _parts(wanted: RunFilter) -> Sequence[RunFilter]:
     return [msgspec.structs.replace(wanted, status=(status,)) for status in wanted.status]
 
 
-def _select(generation: int, wanted: RunFilter, after: PageKey | None) -> _Selected:
+def _select(generation: int, wanted: RunFilter, after: PageKey | None, *, from_counts: bool = False) -> _Selected:
     """Put a query together from the fragments below; what a caller said is only ever a parameter."""
     conditions: list[tuple[LiteralString, Sequence[str | int]]] = [("runs.generation = ?", [generation])]
-    source: LiteralString = "FROM runs"
+    source: LiteralString = _FROM_COUNTS if from_counts else "FROM runs"
     if wanted.labels:
         source = _FROM_LABEL
         conditions += [("label.generation = ? AND label.name = ? AND label.value = ?", [generation, *wanted.labels[0]])]
@@ -221,7 +221,7 @@ def _select(generation: int, wanted: RunFilter, after: PageKey | None) -> _Selec
         conditions.append(("runs.status = ?", wanted.status))
     elif wanted.status:
         conditions.append(("runs.status IN (SELECT value FROM json_each(?))", [json_list(wanted.status)]))
-    if wanted.deleted != "include":
+    if wanted.deleted != "include" and not from_counts:
         conditions.append((_DELETED[wanted.deleted], []))
     if after is not None:
         conditions.append((_AFTER[bool(wanted.labels)], after))
@@ -256,10 +256,16 @@ _ORDER: Final[tuple[LiteralString, LiteralString]] = (
     "\nORDER BY label.created_at DESC, label.run_id DESC\nLIMIT ?",
 )
 _MERGED_ORDER: Final = "\nORDER BY created_at DESC, run_id DESC\nLIMIT ?"
-_COUNT: Final = "SELECT count(*)\n"
-_COUNT_BY: Final[dict[CountedBy, LiteralString]] = {
-    "project": "SELECT runs.project, count(*)\n",
-    "status": "SELECT runs.status, count(*)\n",
+_FROM_COUNTS: Final = "FROM run_counts AS runs"
+_COUNT: Final[tuple[LiteralString, LiteralString]] = (
+    "SELECT count(*)\n",
+    "SELECT coalesce(sum(runs.count), 0)\n",
+)
+_COUNT_BY: Final[dict[tuple[CountedBy, bool], LiteralString]] = {
+    ("project", False): "SELECT runs.project, count(*)\n",
+    ("project", True): "SELECT runs.project, sum(runs.count)\n",
+    ("status", False): "SELECT runs.status, count(*)\n",
+    ("status", True): "SELECT runs.status, sum(runs.count)\n",
 }
 _AMONG: Final[dict[CountedBy, LiteralString]] = {
     "project": "\n    AND runs.project IN (SELECT value FROM json_each(?))\nGROUP BY runs.project",

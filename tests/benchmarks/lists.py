@@ -71,10 +71,10 @@ def _list_pages(session: Session, database: Database, runs: int) -> Iterator[Lin
         by_offset = _by_offset(url, (far_page - 1) * PAGE_RUNS)
         turns = take_turns(
             {
-                "first": _median_ms(lambda: look(None), worst),
-                "far": _median_ms(lambda: look(token)),
-                "rare": _median_ms(rare),
-                "offset": _median_ms(by_offset, looks=5),
+                "first": median_ms(lambda: look(None), worst),
+                "far": median_ms(lambda: look(token)),
+                "rare": median_ms(rare),
+                "offset": median_ms(by_offset, looks=5),
             },
             rounds=session.rounds,
         )
@@ -124,9 +124,9 @@ def _read_beside_results(session: Session, database: Database, url: str, runs: i
         }
         name = f"{RUNS_WITH_RESULTS} of {runs:,} runs with {session.scaled(RESULTS_A_RUN):,} results"
         worst: dict[str, list[float]] = {read: [] for read in reads}
-        peers = {read: _median_ms(look, worst[read]) for read, look in reads.items()}
+        peers = {read: median_ms(look, worst[read]) for read, look in reads.items()}
         turns = take_turns(
-            {**peers, **{read: _median_ms(look, looks=3) for read, look in slow.items()}}, rounds=session.rounds
+            {**peers, **{read: median_ms(look, looks=3) for read, look in slow.items()}}, rounds=session.rounds
         )
         for read in reads:
             p95 = percentile(worst[read], 50)
@@ -168,7 +168,7 @@ def _fill_results(url: str, runs: int, results: int) -> None:
             events: list[RunEvent] = [
                 Enqueued(kind="test", project=project, enqueued_at=at, shard_count=1),
                 *[
-                    ShardResultAppended(results=[_a_result(number, first + index) for index in range(500)], shard=0)
+                    ShardResultAppended(results=[a_result(number, first + index) for index in range(500)], shard=0)
                     for first in range(0, results, 500)
                 ],
                 Completed(finished_at=at),
@@ -190,7 +190,7 @@ def _fill_results(url: str, runs: int, results: int) -> None:
     vacuum(url)
 
 
-def _a_result(run: int, number: int) -> JsonObject:
+def a_result(run: int, number: int) -> JsonObject:
     return {
         "testId": f"tests/test_many.py::test_case[{number}]",
         "testName": f"test_case[{number}]",
@@ -199,7 +199,7 @@ def _a_result(run: int, number: int) -> JsonObject:
     }
 
 
-def _median_ms(look: Callable[[], None], p95s: list[float] | None = None, *, looks: int = _LOOKS) -> Peer:
+def median_ms(look: Callable[[], None], p95s: list[float] | None = None, *, looks: int = _LOOKS) -> Peer:
     def median_ms() -> float:
         took = []
         for _ in range(looks):

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import apsw
 import psycopg
 
-from tests.benchmarks import appends, lists, queues, reads, server, startup, subscribers
+from tests.benchmarks import appends, lists, queues, reads, server, sources, startup, subscribers
 from tests.benchmarks.databases import Postgres, Sqlite
 from tests.benchmarks.measure import Line, table
 from tests.benchmarks.session import Session
@@ -42,6 +42,7 @@ ROWS: dict[str, Callable[[Session], Iterator[Line]]] = {
     "memory": reads.memory,
     "list-pages": lists.list_pages,
     "list-beside-results": lists.list_beside_results,
+    "source-lists": sources.source_lists,
     "subscriber": subscribers.latency,
     "server": server.server,
     "queue": queues.claim_and_complete,

@@ -10,7 +10,7 @@ import pytest
 import ledger
 from ledger import InvalidInput, Ledger, RunNotFound, Status, Verdict
 from ledger.limits import LIST_ROWS_MAX
-from projections import Runs
+from projections import Runs, rebuild
 from projections.queries import matches, run_filter
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
@@ -378,3 +378,35 @@ def test_list_when_asked_for_a_moment_and_clocks_disagree(log: Ledger, clock: Cl
 
     assert Status.QUEUED == runs.get(run.id, at=clock.now).status
     assert [Status.QUEUED] == [run.status for run in listed]
+
+
+def test_count_when_runs_change_and_go(log: Ledger) -> None:
+    """Counts follow runs from status to status, into the bin, out of it, through a purge and through a rebuild."""
+    runs = Runs(log)
+    ids = [log.enqueue("a" if n % 2 else "b", project="web" if n % 3 else None).id for n in range(12)]
+
+    def counts() -> tuple[object, ...]:
+        return (
+            runs.count(),
+            runs.count(project="web"),
+            runs.count(kind="a", status=["queued", "aborted"]),
+            runs.count(project="web", kind="b", status="aborted"),
+            runs.count_by_project(["web", "none"]),
+            {status.value: count for status, count in runs.count_by_status().items() if count},
+        )
+
+    assert (12, 8, 6, 0, {"web": 8, "none": 0}, {"queued": 12}) == counts()
+    for run in ids[:6]:
+        log.abort(run)
+    assert (12, 8, 6, 2, {"web": 8, "none": 0}, {"queued": 6, "aborted": 6}) == counts()
+    for run in ids[:3]:
+        log.delete(run)
+    assert (9, 6, 5, 1, {"web": 6, "none": 0}, {"queued": 6, "aborted": 3}) == counts()
+    log.restore(ids[0])
+    log.purge(ids[1])
+    expected = (10, 6, 5, 1, {"web": 6, "none": 0}, {"queued": 6, "aborted": 4})
+    assert expected == counts()
+    for _ in range(2):
+        rebuild(log)
+        assert expected == counts()
+    assert (12, 1) == (runs.count(deleted="include"), runs.count(deleted="purged"))
