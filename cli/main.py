@@ -54,6 +54,7 @@ _COMMANDS: Final = {
     "token": _Entry("Server", "cli.commands.token:token", "Say who may use the HTTP API."),
     "daemon": _Entry("Server", "cli.commands.daemon:daemon", "Sweep, call back, and run schedules."),
     "callback": _Entry("Server", "cli.commands.callback:callback", "Say whom to call when runs end."),
+    "schedule": _Entry("Server", "cli.commands.schedule:schedule", "Ask for runs at set times."),
     "config": _Entry("Other", "cli.commands.config:config", "Show the settings, and where each comes from."),
     "completion": _Entry("Other", "cli.commands.completion:completion", "Print a completion script for a shell."),
 }

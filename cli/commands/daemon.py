@@ -1,6 +1,7 @@
 """`runfold daemon`: what goes on by itself."""
 
 import ipaddress
+import logging
 import signal
 import sys
 from datetime import timedelta
@@ -13,6 +14,9 @@ from cli.config import Setting
 from cli.options import DURATION, url_option, writing_ledger
 
 if TYPE_CHECKING:
+    from cli.daemon import Step
+    from ledger.api import Ledger
+
     _Written = click.ParamType[Any]  # generic since click 8.3, and for type checkers only
 else:
     _Written = click.ParamType
@@ -59,9 +63,10 @@ def daemon(
     log_format: str,
     url: Setting,
 ) -> None:
-    """Do what goes on by itself, until SIGTERM or Ctrl-C: settle leases that are over, and call back when runs end.
+    """Do what goes on by itself, until SIGTERM or Ctrl-C: settle leases that are over, call back
+    when runs end, and enqueue what is scheduled.
 
-    Any number of daemons may run on one ledger. Workers sweep too; callbacks need a daemon.
+    Any number of daemons may run on one ledger. Workers sweep too; callbacks and schedules need a daemon.
 
     \b
     Examples:
@@ -84,7 +89,7 @@ def daemon(
                 allowed=allowed,
             ),
         )
-        running = Daemon(log, {"sweep": sweeping(log), "callbacks": outbox.step})
+        running = Daemon(log, {"sweep": sweeping(log), "callbacks": outbox.step, **_schedules(log)})
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             running.stop()
@@ -95,3 +100,15 @@ def daemon(
             running.run()
         finally:
             outbox.close()
+
+
+def _schedules(log: "Ledger") -> "dict[str, Step]":
+    """Give the loop of schedules where their library is installed; without it, nobody could have added one here."""
+    try:
+        from cli.schedules.schedules import scheduling
+    except ImportError as exc:
+        logging.getLogger("runfold.daemon").warning(
+            "no schedules are run: %s. pip install 'runfold[daemon]' if there are any.", exc
+        )
+        return {}
+    return {"schedules": scheduling(log)}
