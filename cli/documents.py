@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 
+from ledger.consumer import ConsumerStatus
 from ledger.events import RecordedEvent
 from ledger.run.codec import RecordedRunEvent, timestamp
 from ledger.run.events import Enqueued, LogAppended
@@ -31,10 +32,44 @@ EVENT_FIELDS: Final = (
     "data",
 )
 LOG_FIELDS: Final = ("run_id", "version", "position", "recorded_at", "shard", "source", "level", "line")
+CONSUMER_FIELDS: Final = (
+    "name",
+    "types",
+    "kind",
+    "projects",
+    "labels",
+    "partitions",
+    "created_at",
+    "position",
+    "head",
+    "events_behind_max",
+    "behind_since",
+    "places",
+)
 WRITTEN_FIELDS: Final = ("run_id", "version", "event_id", "result")
 """What a command that writes says."""
 
 _TIMES: Final = frozenset(name for name in RUN_FIELDS if name.endswith("_at") or name == "not_before")
+
+
+def consumer_document(status: ConsumerStatus) -> JsonObject:
+    """Give a consumer, and how far it has come."""
+    settings = status.settings
+    wanted = settings.wanted
+    return {
+        "name": settings.name,
+        "types": sorted(wanted.types),
+        "kind": wanted.kind,
+        "projects": None if wanted.projects is None else sorted(wanted.projects),
+        "labels": dict(wanted.labels),
+        "partitions": settings.partitions,
+        "created_at": timestamp(settings.created_at),
+        "position": status.position,
+        "head": status.head,
+        "events_behind_max": status.events_behind_max,
+        "behind_since": None if status.behind_since is None else timestamp(status.behind_since),
+        "places": [place._asdict() for place in status.places],
+    }
 
 
 def run_document(run: Run) -> JsonObject:

@@ -49,6 +49,7 @@ _COMMANDS: Final = {
         "Results", "cli.commands.results:timings", "Tell how long the attempts, phases and shards of a run took."
     ),
     "projection": _Entry("Ledger", "cli.commands.projection:projection", "Look after the tables that lists read."),
+    "consumer": _Entry("Ledger", "cli.commands.consumer:consumer", "Look after the named readers of the log."),
     "db": _Entry("Ledger", "cli.commands.db:db", "Look after the tables of the ledger."),
     "serve": _Entry("Server", "cli.commands.serve:serve", "Serve the ledger over HTTP."),
     "token": _Entry("Server", "cli.commands.token:token", "Say who may use the HTTP API."),

@@ -185,6 +185,7 @@ class Ledger:
         self._expected_version: int | None = None
         self._cache = StateCache()
         self._shards_caps: dict[RunId, int] = {}
+        self.facts = RunsFacts(store)
         self._subscriptions: weakref.WeakSet[Subscription] = weakref.WeakSet()
 
     def __enter__(self) -> Self:
@@ -1376,7 +1377,7 @@ class Ledger:
             kept = self.find_consumer(name).settings  # somebody else may have been first
         if (kept.wanted, kept.partitions) != (settings.wanted, settings.partitions):
             raise ConsumerDiffers(name)
-        return Consumer(self.store, kept, facts=RunsFacts(self.store))
+        return Consumer(self.store, kept, facts=self.facts)
 
     def find_consumer(self, name: str) -> Consumer:
         """Open a named consumer as it was made.
@@ -1387,12 +1388,11 @@ class Ledger:
         kept = self.store.consumers.find(check_name(name))
         if kept is None:
             raise ConsumerNotFound(name)
-        return Consumer(self.store, kept, facts=RunsFacts(self.store))
+        return Consumer(self.store, kept, facts=self.facts)
 
     def consumers(self) -> list[Consumer]:
         """Give all named consumers, by name; their `status` tells how far each is behind."""
-        facts = RunsFacts(self.store)
-        return [Consumer(self.store, kept, facts=facts) for kept in self.store.consumers.list()]
+        return [Consumer(self.store, kept, facts=self.facts) for kept in self.store.consumers.list()]
 
     def state(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
         """Fold a run from its events, now, up to a version, or up to a moment.

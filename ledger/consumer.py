@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 
@@ -36,15 +36,20 @@ class ConsumerStatus(msgspec.Struct, frozen=True, kw_only=True):
         head: Position up to which the log is settled.
         events_behind_max: At most so many events are after the checkpoint, wanted or not; positions may have holes.
         behind_since: When the first event after it was recorded; None when there is none.
-        lent: How many partitions' batches are with a reader now.
+        places: Where each partition stands.
     """
 
     settings: ConsumerSettings
     position: int
     head: int
     events_behind_max: int
-    behind_since: str | None
-    lent: int
+    behind_since: datetime | None
+    places: tuple[Place, ...]
+
+    @property
+    def lent(self) -> int:
+        """How many partitions' batches are with a reader now."""
+        return sum(place.left_s is not None for place in self.places)
 
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
@@ -85,20 +90,6 @@ def check_name(name: str) -> str:
     if not _NAME.fullmatch(name):
         raise InvalidInput("consumer", f"is {name!r}; letters, digits, `.`, `_` and `-`, not first, make a name.")
     return name
-
-
-class ReadsBatches(Protocol):
-    """What a consumer does for its readers, on a database or behind a server."""
-
-    def fetch(
-        self, *, limit: int = limits.BATCH_EVENTS, lease_s: float = limits.LEASE_S, wait_s: float = 0.0
-    ) -> Batch | None: ...
-
-    def acknowledge(self, batch: Batch) -> bool: ...
-
-    def extend(self, batch: Batch, *, lease_s: float = limits.LEASE_S) -> None: ...
-
-    def hand_back(self, batch: Batch) -> None: ...
 
 
 class Consumer:
@@ -229,8 +220,8 @@ class Consumer:
             position=position,
             head=page.settled_position,
             events_behind_max=max(0, page.settled_position - position),
-            behind_since=first[0].envelope.recorded_at if first else None,
-            lent=sum(place.left_s is not None for place in places),
+            behind_since=first[0].recorded_at if first else None,
+            places=tuple(places),
         )
 
 

@@ -27,6 +27,7 @@ import ledger.errors as errors
 from ledger import limits
 from ledger.api import Ledger, Outcome, RunHandle, ShardOutcome
 from ledger.clock import monotonic, utc_now
+from ledger.consumer import check_name
 from ledger.envelope import Envelope
 from ledger.errors import (
     InvalidInput,
@@ -40,8 +41,10 @@ from ledger.errors import (
 )
 from ledger.events import EventId, RecordedEvent, RunId
 from ledger.ids import new_event_ids, new_run_id
+from ledger.interop.cloudevents import event_of_cloud, payload_of
 from ledger.queue import Heartbeat, Swept
-from ledger.run.codec import NO_CONTEXT, Context, RecordedRunEvent, decode, encode_json, timestamp
+from ledger.remote_consumer import RemoteConsumer
+from ledger.run.codec import NO_CONTEXT, Context, RecordedRunEvent, timestamp
 from ledger.run.events import Enqueued
 from ledger.run.leases import Lease
 from ledger.run.state import RunState, fold, initial
@@ -80,6 +83,7 @@ class RemoteLedger(Ledger):
         self._context = context
         self._clock = utc_now
         self._lease: Lease | None = None
+        self._expected_version: int | None = None
         self._lease_words: dict[tuple[str, int | None, int], str] = {}
         self._http = urllib3.PoolManager(maxsize=_CONNECTIONS_MAX, retries=False, timeout=_TIMEOUT)
         self._streams: set[RemoteSubscription] = set()
@@ -113,6 +117,7 @@ class RemoteLedger(Ledger):
         )
         bound = RemoteLedger(self.url, token=self._token, context=context)
         bound._lease, bound._lease_words = self._lease, self._lease_words
+        bound._expected_version = self._expected_version
         bound._http, bound._streams = self._http, self._streams
         return bound
 
@@ -169,6 +174,37 @@ class RemoteLedger(Ledger):
             if getattr(error, "code", None) == "run-id-taken" and asked_before and run_id is None:
                 return RunHandle(RunId(made_id))  # our own first try had come through
             raise
+        return RunHandle(RunId(answer["run_id"]), answer["is_new"])
+
+    def enqueue_all(
+        self, asked: Sequence[Mapping[str, Any]], *, by: Sequence[Ledger] | None = None
+    ) -> list[RunHandle | Exception]:
+        """Ask for many runs; see `Ledger.enqueue_all`. Here each is a request of its own."""
+        outcomes: list[RunHandle | Exception] = []
+        for index, facts in enumerate(asked):
+            try:
+                outcomes.append((self if by is None else by[index]).enqueue(**facts))
+            except LedgerError as error:
+                outcomes.append(error)
+        return outcomes
+
+    def retry(
+        self,
+        run_id: str,
+        *,
+        shard: int | None = None,
+        idempotency_key: str | None = None,
+        on_active: Literal["reject", "return", "supersede"] = "reject",
+    ) -> RunHandle:
+        """Ask for a finished run once more; see `Ledger.retry`. Without a key a lost answer is `OutcomeUnknown`."""
+        run = check_uuid(run_id, field="run_id")
+        answer = self._send(
+            "POST",
+            f"/v1/runs/{run}:retry",
+            body={"shard": shard, "on_active": on_active},
+            headers={} if idempotency_key is None else {"Idempotency-Key": _quoted(idempotency_key)},
+            repeats=idempotency_key is not None,
+        )
         return RunHandle(RunId(answer["run_id"]), answer["is_new"])
 
     def find_by_idempotency_key(self, key: str, *, project: str | None = None) -> Never:
@@ -516,6 +552,37 @@ class RemoteLedger(Ledger):
         self._streams.add(subscription)
         return subscription
 
+    def consumer(  # type: ignore[override]
+        self,
+        name: str,
+        *,
+        types: Sequence[str] = (),
+        kind: str | None = None,
+        projects: Sequence[str] | None = None,
+        labels: Mapping[str, str] | None = None,
+        partitions: int = 1,
+        after: int | None = 0,
+    ) -> RemoteConsumer:
+        """Open a named consumer; see `Ledger.consumer`. None for projects is all that the token is bound to."""
+        body = {
+            "name": name,
+            "types": list(types),
+            "kind": kind,
+            "projects": None if projects is None else list(projects),
+            "labels": dict(labels or {}),
+            "partitions": partitions,
+            "after": after,
+            "from_now": after is None,
+        }
+        return RemoteConsumer(self._send, self._send("POST", "/v1/consumers", body=body))
+
+    def find_consumer(self, name: str) -> RemoteConsumer:  # type: ignore[override]
+        return RemoteConsumer(self._send, self._send("GET", f"/v1/consumers/{check_name(name)}"))
+
+    def consumers(self) -> list[RemoteConsumer]:  # type: ignore[override]
+        answer = self._send("GET", "/v1/consumers")
+        return [RemoteConsumer(self._send, given) for given in answer["consumers"]]
+
     def state(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
         run = RunId(check_uuid(run_id, field="run_id"))
         state = fold(initial(run), self.read(run, up_to=at))
@@ -538,7 +605,8 @@ class RemoteLedger(Ledger):
         """Send a command that only one writer can win."""
         run = RunId(check_uuid(run_id, field="run_id"))
         try:
-            answer = self._send("POST", f"/v1/runs/{run}:{command}", body=body)
+            expected = {} if self._expected_version is None else {"If-Match": f'"{self._expected_version}"'}
+            answer = self._send("POST", f"/v1/runs/{run}:{command}", body=body, headers=expected)
         except (RunClosed, RunTaken) as lost:
             if lost.winner is None:
                 raise
@@ -617,8 +685,8 @@ class RemoteLedger(Ledger):
             "Content-Type": None if content is None else "application/json",
             "Runfold-Lease": None if self._lease is None else self._word(self._lease),
             "Runfold-Actor": None if self._context.actor is None else quote(self._context.actor, safe=" @:/+"),
-            "Runfold-Correlation-Id": self._context.correlation_id,
-            "Runfold-Causation-Id": self._context.causation_id,
+            "X-Correlation-Id": self._context.correlation_id,
+            "X-Causation-Id": self._context.causation_id,
             "traceparent": self._context.traceparent,
         }
         return {**{name: value for name, value in told.items() if value is not None}, **more}
@@ -716,7 +784,7 @@ class RemoteSubscription:
                 kind = line[6:].strip()
             elif not line and data:
                 if kind != "end":
-                    yield _from_cloud(_decode("\n".join(data)))
+                    yield event_of_cloud(_decode("\n".join(data)))
                 data, kind = [], ""
 
 
@@ -760,32 +828,8 @@ def _event(given: JsonObject) -> RecordedRunEvent:
     names = ("actor", "causation_id", "commitment", "correlation_id", "event_id", "recorded_at", "run_id",
              "schema_version", "traceparent", "type")  # fmt: skip
     envelope = Envelope(**{name: given[name] for name in names})
-    data = None if given["data"] is None else _payload(envelope, given["data"])
+    data = None if given["data"] is None else payload_of(envelope, given["data"])
     return RecordedEvent(given["position"], given["version"], envelope, data)
-
-
-def _from_cloud(cloud: JsonObject) -> RecordedRunEvent:
-    """Make an event again from its CloudEvent, which has no commitment."""
-    name, _, schema_version = str(cloud["type"]).removeprefix("io.runfold.run.").rpartition(".v")
-    envelope = Envelope(
-        actor=cloud.get("actor"),
-        causation_id=cloud.get("causationid"),
-        commitment="",
-        correlation_id=cloud.get("correlationid"),
-        event_id=cloud["id"],
-        recorded_at=cloud["time"],
-        run_id=cloud["subject"],
-        schema_version=int(schema_version),
-        traceparent=cloud.get("traceparent"),
-        type=name,
-    )
-    data = None if "data" not in cloud else _payload(envelope, cloud["data"])
-    return RecordedEvent(int(cloud["sequence"]), cloud["runversion"], envelope, data)
-
-
-def _payload(envelope: Envelope, data: JsonObject) -> Any:
-    tag = envelope.type if envelope.schema_version == 1 else f"{envelope.type}.{envelope.schema_version}"
-    return decode(encode_json({**data, "type": tag}))
 
 
 def _encoded(body: Mapping[str, Any], *, keeps_null: bool) -> bytes:

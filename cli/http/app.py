@@ -11,12 +11,12 @@ import logging
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 from starlette.applications import Starlette
@@ -48,7 +48,7 @@ from cli.http.problems import (
     problem,
     status_of,
 )
-from cli.http.routes import OPERATIONS, labels_of, read_lease
+from cli.http.routes import OPERATIONS, consumer_of, fetched, labels_of, read_lease
 from cli.http.stream import Hub, Subscriber
 from cli.http.tokens import TokenTable
 from ledger.api import Ledger
@@ -105,6 +105,7 @@ class Service:
         self.enqueues = Enqueues(log, writers=self._writers)
         self.hub = Hub(log, facts=self.facts, readers=self._readers, metrics=self.metrics)
         self._waiting = 0
+        self._fetching = 0
         self._in_flight: set[tuple[str | None, str]] = set()
         self._admitted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
@@ -200,6 +201,21 @@ class Service:
             },
             self.log.store.tasks.count(kinds=None),
         )
+
+    @contextmanager
+    def fetching(self) -> Iterator[None]:
+        """Count a request that waits for a batch.
+
+        Raises:
+            Overloaded: when too many do.
+        """
+        if self._fetching >= limits.FETCHES_MAX:
+            raise Overloaded(f"{limits.FETCHES_MAX:,} requests wait for a batch already. Try again in a moment.")
+        self._fetching += 1
+        try:
+            yield
+        finally:
+            self._fetching -= 1
 
     def claim_key(self, identity: Identity, key: str | None) -> Callable[[], None]:
         """Let one request at a time use an idempotency key.
@@ -321,7 +337,10 @@ class Endpoint:
         run = service.events if operation.name == "events" else lambda call: service.answer(operation, call)
         done = service.claim_key(identity, call.idempotency_key)
         try:
-            if operation.name == "enqueue" and service.enqueues.takes(call):
+            if operation.name == "fetch_consumer":
+                reply = await self._fetch(call, request)
+                body = msgspec.json.encode(reply.document)
+            elif operation.name == "enqueue" and service.enqueues.takes(call):
                 reply = await service.enqueues.enqueue(call)
                 body = msgspec.json.encode(reply.document)
             else:
@@ -332,6 +351,31 @@ class Endpoint:
         if reply.version is not None:
             answered["ETag"] = f'"{reply.version}"'
         return Response(body, status_code=reply.status, headers=answered, media_type=operation.media_type)
+
+    async def _fetch(self, call: Call[Any, Any], request: Request) -> Reply:
+        """Look for a batch until there is one or the caller's patience is over; nothing waits in a thread."""
+        service, body = self._service, call.body
+        consumer = await service.in_thread(consumer_of, call)
+        search = consumer.search(limit=body.limit, lease_s=body.lease_s)
+        give_up_at = monotonic() + body.wait_s
+        if body.wait_s:
+            await service.hub.start()
+        with service.fetching():
+            while True:
+                seen = service.hub.position
+                batch = await service.in_thread(search.take, is_write=True)
+                left_s = give_up_at - monotonic()
+                if batch is not None or left_s <= 0 or service.hub.is_closed or await request.is_disconnected():
+                    break
+                await service.hub.moved(seen, timeout_s=min(left_s, limits.FETCH_POLL_S))
+        if batch is None:
+            await service.in_thread(search.pass_over, is_write=True)
+            return fetched(None, ())
+        if await request.is_disconnected():  # nobody will acknowledge it
+            await service.in_thread(consumer.hand_back, batch, is_write=True)
+            raise ClientDisconnect
+        facts = await service.in_thread(service.facts.of_all, batch.events)
+        return fetched(batch, [each.project for each in facts])
 
     async def _call(
         self, operation: Operation, identity: Identity, request: Request, headers: Mapping[str, str], request_id: str
@@ -490,7 +534,7 @@ _REQUESTS: Final = itertools.count()
 
 
 def _actor(identity: Identity, headers: Mapping[str, str]) -> str | None:
-    given = headers.get("runfold-actor")
+    given = unquote(headers.get("runfold-actor", "")) or None
     if not identity.name:
         return given
     return identity.name if not given else f"{given} via {identity.name}"

@@ -14,7 +14,7 @@ from cli.http import limits
 from cli.http.problems import ProjectRefused, RateExceeded, ScopeMissing, TokenMissing, TokenRefused
 from cli.http.tokens import Scope, TokenTable, hash_of, is_wellformed
 from ledger.clock import Clock, monotonic, utc_now
-from ledger.errors import InvalidInput, RunNotFound
+from ledger.errors import ConsumerNotFound, InvalidInput, RunNotFound
 
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="runfold"'}
 _REFUSED: Final = {"WWW-Authenticate": 'Bearer realm="runfold", error="invalid_token"'}
@@ -77,6 +77,15 @@ class Identity(msgspec.Struct, frozen=True):
         """
         if not self.may_use(project):
             raise RunNotFound(run_id)
+
+    def require_consumer(self, name: str, projects: frozenset[str] | None) -> None:
+        """Check that they may know of everything that a consumer gives.
+
+        Raises:
+            ConsumerNotFound: when they may not, exactly as if it did not exist.
+        """
+        if self.projects is not None and (projects is None or not projects <= self.projects):
+            raise ConsumerNotFound(name)
 
     def may_use(self, project: str | None) -> bool:
         return self.projects is None or (project is not None and project in self.projects)

@@ -28,6 +28,8 @@ ShardNumber = Annotated[int, Meta(ge=0, lt=limits.SHARDS_MAX)]
 AttemptNumber = Annotated[int, Meta(ge=1, le=limits.ATTEMPTS_MAX)]
 LeaseLength = Annotated[float, Meta(ge=limits.LEASE_S_MIN, le=limits.DELAY_S_MAX)]
 Labels = dict[str, str]
+ConsumerName = Annotated[str, Meta(pattern="^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=limits.CONSUMER_NAME_CHARS_MAX)]
+Partition = Annotated[int, Meta(ge=0, lt=limits.PARTITIONS_MAX)]
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -211,6 +213,46 @@ class GiveUpBody(Message, frozen=True):
     category: Name | None = None
     is_retryable: bool = True
     event_id: Uuid | None = None
+
+
+class ConsumerBody(Message, frozen=True):
+    """What a consumer is; see `Ledger.consumer`. Without projects: all that the token is bound to."""
+
+    name: ConsumerName
+    types: list[Name] = []
+    kind: Name | None = None
+    projects: list[Name] | None = None
+    labels: Labels = {}
+    partitions: Annotated[int, Meta(ge=1, le=limits.PARTITIONS_MAX)] = 1
+    after: Count = 0
+    from_now: bool = False
+
+
+class FetchBody(Message, frozen=True):
+    """`wait_s` is how long to wait for a batch."""
+
+    limit: Annotated[int, Meta(ge=1, le=limits.BATCH_EVENTS_MAX)] = limits.BATCH_EVENTS
+    lease_s: LeaseLength = limits.LEASE_S
+    wait_s: Annotated[float, Meta(ge=0, le=limits.BATCH_WAIT_S_MAX)] = 0.0
+
+
+class BatchBody(Message, frozen=True):
+    """Which batch, as the fetch gave it."""
+
+    partition: Partition
+    token: Count
+    up_to: Count
+
+
+class ExtendBody(BatchBody, frozen=True):
+    lease_s: LeaseLength = limits.LEASE_S
+
+
+class ResetBody(Message, frozen=True):
+    """`after` is a position; 0 is the whole log again."""
+
+    after: Count = 0
+    from_now: bool = False
 
 
 class SweepBody(Message, frozen=True):
@@ -533,6 +575,59 @@ class LagEntry(msgspec.Struct, frozen=True):
 
 class LagAnswer(msgspec.Struct, frozen=True):
     projections: list[LagEntry]
+
+
+class PlaceAnswer(msgspec.Struct, frozen=True):
+    partition: int
+    position: int
+    token: int
+    lent_up_to: int | None
+    left_s: float | None
+
+
+class ConsumerAnswer(msgspec.Struct, frozen=True):
+    """A consumer, and how far it has come."""
+
+    name: str
+    types: list[str]
+    kind: str | None
+    projects: list[str] | None
+    labels: Labels
+    partitions: int
+    created_at: datetime
+    position: int
+    head: int
+    events_behind_max: int
+    behind_since: datetime | None
+    places: list[PlaceAnswer]
+
+
+class ConsumersAnswer(msgspec.Struct, frozen=True):
+    consumers: list[ConsumerAnswer]
+
+
+class BatchAnswer(msgspec.Struct, frozen=True):
+    partition: int
+    token: int
+    after: int
+    up_to: int
+
+
+class FetchedAnswer(msgspec.Struct, frozen=True):
+    """A batch and its events as CloudEvents, or null and none."""
+
+    batch: BatchAnswer | None
+    events: list[JsonObject]
+
+
+class AcknowledgedAnswer(msgspec.Struct, frozen=True):
+    """`moved` is false when the batch had been acknowledged before."""
+
+    moved: bool
+
+
+class DoneAnswer(msgspec.Struct, frozen=True):
+    consumer: str
 
 
 class HealthAnswer(msgspec.Struct, frozen=True):

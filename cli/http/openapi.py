@@ -15,6 +15,7 @@ _REFERENCE: Final = "#/components/schemas/{name}"
 
 _PATH_SCHEMAS: Final[Mapping[str, Mapping[str, Any]]] = {
     "run_id": {"type": "string", "format": "uuid", "pattern": "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$"},
+    "consumer": {"type": "string", "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$", "maxLength": 100},
     "shard": {"type": "integer", "minimum": 0, "maximum": 9_999},
 }
 
@@ -47,7 +48,7 @@ _WORDS: Final = {
     400: "The request cannot be understood",
     401: "No token, or none that works",
     403: "The token does not allow this",
-    404: "There is no such run, or it is not for this token",
+    404: "There is no such run or consumer, or it is not for this token",
     405: "Not with this method",
     408: "The body did not come",
     409: "Refused: the rules of a run forbid it, or another writer was first",
@@ -124,7 +125,7 @@ def _statuses(operation: Operation) -> Iterable[int]:
     found = {*operation.statuses, 500, 503}
     if operation.scope is not None:
         found |= {400, 401, 403, 422, 429}
-    if "{run_id}" in operation.path:
+    if "{run_id}" in operation.path or "{consumer}" in operation.path:
         found.add(404)
     if operation.is_write:
         found |= {408, 409, 413, 415}

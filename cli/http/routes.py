@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from cli.documents import (
+    consumer_document,
     input_of,
     log_documents,
     run_document,
@@ -18,6 +19,8 @@ from cli.http.operations import Call, Handler, Operation, Reply
 from cli.http.problems import RunIdTaken
 from cli.http.tokens import Scope
 from ledger.api import Outcome, RunHandle, ShardOutcome
+from ledger.consumer import Consumer
+from ledger.consumers import Batch
 from ledger.errors import (
     InvalidInput,
     RunClosed,
@@ -26,6 +29,7 @@ from ledger.errors import (
     VersionConflict,
 )
 from ledger.events import RunId
+from ledger.interop.cloudevents import cloud_event
 from ledger.run.codec import RecordedRunEvent, decode_page
 from ledger.run.events import TERMINAL_EVENTS, ShardResultAppended
 from ledger.run.leases import Lease, Purpose
@@ -435,6 +439,85 @@ def tasks(call: Call[m.TasksQuery, m.Nothing]) -> Reply:
     )
 
 
+# --- consumers --------------------------------------------------------------------------------------------------
+
+
+def create_consumer(call: Call[m.Nothing, m.ConsumerBody]) -> Reply:
+    body, projects = call.body, call.body.projects
+    if projects is None and call.identity.projects is not None:
+        projects = sorted(call.identity.projects)
+    for project in projects or ():
+        call.identity.require_project(project)
+    consumer = call.log.consumer(
+        body.name,
+        types=body.types,
+        kind=body.kind,
+        projects=projects,
+        labels=body.labels,
+        partitions=body.partitions,
+        after=None if body.from_now else body.after,
+    )
+    return Reply(consumer_document(consumer.status()))
+
+
+def consumer_of(call: Call[Any, Any]) -> Consumer:
+    """Give the consumer that a call is about, if the caller may know of it."""
+    consumer = call.log.find_consumer(call.path["consumer"])
+    call.identity.require_consumer(consumer.name, consumer.settings.wanted.projects)
+    return consumer
+
+
+def list_consumers(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    return Reply({"consumers": [consumer_document(each.status()) for each in call.log.consumers()]})
+
+
+def get_consumer(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    return Reply(consumer_document(consumer_of(call).status()))
+
+
+def fetched(batch: Batch | None, projects: Sequence[str | None]) -> Reply:
+    """Answer a fetch.
+
+    Args:
+        batch: What was lent.
+        projects: Of each of its events.
+    """
+    if batch is None:
+        return Reply({"batch": None, "events": []})
+    events = [cloud_event(event, project=project) for event, project in zip(batch.events, projects, strict=True)]
+    names = m.BatchAnswer.__struct_fields__
+    return Reply({"batch": {name: getattr(batch, name) for name in names}, "events": events})
+
+
+def acknowledge(call: Call[m.Nothing, m.BatchBody]) -> Reply:
+    return Reply({"moved": consumer_of(call).acknowledge(_batch(call))})
+
+
+def extend(call: Call[m.Nothing, m.ExtendBody]) -> Reply:
+    consumer_of(call).extend(_batch(call), lease_s=call.body.lease_s)
+    return Reply({"consumer": call.path["consumer"]})
+
+
+def hand_back_batch(call: Call[m.Nothing, m.BatchBody]) -> Reply:
+    consumer_of(call).hand_back(_batch(call))
+    return Reply({"consumer": call.path["consumer"]})
+
+
+def _batch(call: Call[Any, Any]) -> Batch:
+    body = call.body
+    return Batch(call.path["consumer"], body.partition, body.token, 0, body.up_to)
+
+
+def reset_consumer(call: Call[m.Nothing, m.ResetBody]) -> Reply:
+    consumer_of(call).reset(after=None if call.body.from_now else call.body.after)
+    return Reply({"consumer": call.path["consumer"]})
+
+
+def remove_consumer(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    consumer_of(call).remove()
+    return Reply({"consumer": call.path["consumer"]})
+
+
 # --- the log and the tables -------------------------------------------------------------------------------------
 
 
@@ -478,6 +561,21 @@ def _append(name: str, part: str, summary: str, run: Handler, body: type[m.Messa
         body=body,
         answer=answer,
         takes_lease=True,
+    )
+
+
+def _of_consumer(
+    word: str, summary: str, run: Handler, body: type[m.Message] = m.Nothing, answer: m.Answer = m.DoneAnswer
+) -> Operation:
+    return Operation(
+        name=f"{word.replace('-', '_')}_consumer",
+        method="POST",
+        path=f"/v1/consumers/{{consumer}}:{word}",
+        summary=summary,
+        scope=_EVENTS,
+        run=run,
+        body=body,
+        answer=answer,
     )
 
 
@@ -583,6 +681,22 @@ def _operations() -> Iterable[Operation]:
         scope=_EVENTS, query=m.EventsQuery, answer=m.EventsAnswer)  # fmt: skip
     yield _read("follow_events", "/v1/events/stream", "The log as it grows", elsewhere, scope=_EVENTS,
         query=m.StreamQuery, is_stream=True, media_type="text/event-stream")  # fmt: skip
+    yield Operation(
+        name="create_consumer", method="POST", path="/v1/consumers", scope=_EVENTS, run=create_consumer,
+        summary="Make a named consumer of the log, or find it as it was made",
+        body=m.ConsumerBody, answer=m.ConsumerAnswer,
+    )  # fmt: skip
+    yield _read("list_consumers", "/v1/consumers", "All consumers, and how far they have come", list_consumers,
+        scope=_EVENTS, answer=m.ConsumersAnswer, needs_every_project=True)  # fmt: skip
+    yield _read("get_consumer", "/v1/consumers/{consumer}", "One consumer, and how far it has come", get_consumer,
+        scope=_EVENTS, answer=m.ConsumerAnswer)  # fmt: skip
+    yield _of_consumer("fetch", "Take the next batch of events", elsewhere, m.FetchBody, m.FetchedAnswer)
+    yield _of_consumer("acknowledge", "Say that a batch is done; twice changes nothing", acknowledge,
+        m.BatchBody, m.AcknowledgedAnswer)  # fmt: skip
+    yield _of_consumer("extend", "Keep a batch for longer", extend, m.ExtendBody)
+    yield _of_consumer("hand-back", "Give a batch back undone", hand_back_batch, m.BatchBody)
+    yield _of_consumer("reset", "Go on after another position", reset_consumer, m.ResetBody)
+    yield _of_consumer("remove", "Forget a consumer", remove_consumer)
     yield _read("projections", "/v1/projections", "How far the tables are behind the log", projections,
         answer=m.LagAnswer, needs_every_project=True)  # fmt: skip
     yield _read("metrics", "/metrics", "Figures for Prometheus", elsewhere,

@@ -141,6 +141,7 @@ class Hub:
         self._mutex = threading.Condition()  # of the two above
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock = asyncio.Lock()
+        self._moved = asyncio.Event()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._subscription: Subscription | None = None
@@ -149,9 +150,21 @@ class Hub:
     def subscriber_count(self) -> int:
         return len(self._open)
 
+    @property
+    def is_closed(self) -> bool:
+        return self._closed.is_set()
+
+    async def moved(self, position: int, *, timeout_s: float) -> None:
+        """Wait until something was handed out after a position, or the time is over."""
+        if self.position <= position and not self.is_closed:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await self._moved.wait()
+
     def close(self) -> None:
         """End every stream and the tail."""
         self._closed.set()
+        self._moved.set()
         for subscriber in self._open:
             subscriber.is_over = True
             subscriber.wake.set()
@@ -216,6 +229,8 @@ class Hub:
         with self._mutex:
             arrived, self._arrived, self._is_called = self._arrived, [], False
             self._mutex.notify()
+        self._moved.set()
+        self._moved = asyncio.Event()
         for handed in arrived:
             self.position = handed.position
             for subscriber in [*self._everything, *self._of_runs.get(handed.run_id, ())]:

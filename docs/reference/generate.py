@@ -490,7 +490,8 @@ page. History, results, logs and events give `next_after` and `more`; `limit` co
 `Last-Event-ID`, or `?after=`. A silent stream sends a comment every 15 s.
 
 **`X-Request-Id`** comes back, or is made; it is the events' correlation id unless `X-Correlation-Id` is sent.
-`traceparent`, `X-Causation-Id` and `Runfold-Actor` go into the events as well. A token's name is always in the actor.
+`traceparent`, `X-Causation-Id` and `Runfold-Actor` (percent-encoded) go into the events as well. A token's name is
+always in the actor.
 
 **Limits**: a body has at most 8 MiB (413, before it is read). A token may ask 1,000 times a second unless the server
 says otherwise (429 with `Retry-After`). 503 with `Retry-After` means that nothing is wrong with the request. After

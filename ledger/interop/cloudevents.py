@@ -6,12 +6,14 @@ of that name asks), `runversion`, `actor`, `correlationid`, `causationid`, `trac
 Source: CloudEvents 1.0.2, JSON format and the extensions `sequence` and `distributed tracing`.
 """
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 import msgspec
 
-from ledger.run.codec import RecordedRunEvent
+from ledger.envelope import Envelope
+from ledger.events import RecordedEvent
+from ledger.run.codec import RecordedRunEvent, decode, encode_json
 from ledger.run.values import JsonObject
 
 TYPE_PREFIX: Final = "io.runfold.run."
@@ -48,6 +50,31 @@ def cloud_event(event: RecordedRunEvent, *, project: str | None) -> JsonObject:
         data.pop("type", None)
         cloud |= {"datacontenttype": "application/json", "data": data}
     return cloud
+
+
+def event_of_cloud(cloud: JsonObject) -> RecordedRunEvent:
+    """Make an event again from its CloudEvent, which has no commitment."""
+    name, _, schema_version = str(cloud["type"]).removeprefix(TYPE_PREFIX).rpartition(".v")
+    envelope = Envelope(
+        actor=cloud.get("actor"),
+        causation_id=cloud.get("causationid"),
+        commitment="",
+        correlation_id=cloud.get("correlationid"),
+        event_id=cloud["id"],
+        recorded_at=cloud["time"],
+        run_id=cloud["subject"],
+        schema_version=int(schema_version),
+        traceparent=cloud.get("traceparent"),
+        type=name,
+    )
+    data = None if "data" not in cloud else payload_of(envelope, cloud["data"])
+    return RecordedEvent(int(cloud["sequence"]), cloud["runversion"], envelope, data)
+
+
+def payload_of(envelope: Envelope, data: JsonObject) -> Any:
+    """Make an event's data again from its JSON without the type, which the envelope has."""
+    tag = envelope.type if envelope.schema_version == 1 else f"{envelope.type}.{envelope.schema_version}"
+    return decode(encode_json({**data, "type": tag}))
 
 
 def source_of(project: str | None) -> str:

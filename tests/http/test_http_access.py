@@ -29,11 +29,13 @@ class Described(NamedTuple):
     needs_every_project: bool
     body: dict[str, Any] | None
     takes_project: bool
+    takes_projects: bool
     is_stream: bool
 
     @property
-    def is_of_a_run(self) -> bool:
-        return "{run_id}" in self.path
+    def is_of_one(self) -> bool:
+        """Whether it is about one run or one consumer, which may not be there."""
+        return "{" in self.path
 
 
 def described() -> Iterator[Described]:
@@ -50,6 +52,7 @@ def described() -> Iterator[Described]:
                 operation.get("x-every-project", False),
                 body,
                 "project" in names or "project" in resolved(content.get("application/json", {}).get("schema", {})),
+                "projects" in resolved(content.get("application/json", {}).get("schema", {})),
                 "text/event-stream" in operation["responses"].get("200", {}).get("content", {}),
             )
 
@@ -109,8 +112,10 @@ def tokens(server: Server) -> dict[str, str]:
 
 def asked(server: Server, operation: Described, run_id: str, authorization: str) -> Answer:
     """Ask an operation as the document describes it, about project `web`."""
-    path = operation.path.replace("{run_id}", run_id).replace("{shard}", "0")
+    path = operation.path.replace("{run_id}", run_id).replace("{shard}", "0").replace("{consumer}", f"c-{run_id}")
     body = operation.body
+    if operation.takes_projects:
+        body = {**(body or {}), "projects": ["web"]}
     if operation.takes_project and operation.method == "POST":
         body = {**(body or {}), "project": "web"}
     elif operation.takes_project:
@@ -123,6 +128,15 @@ def asked(server: Server, operation: Described, run_id: str, authorization: str)
         stream.close()
         return answer
     return server.ask(operation.method, path, body, Authorization=authorization)
+
+
+def a_subject(server: Server, operation: Described) -> str:
+    """Make what an operation is about: a run of project `web`, and a consumer of it that is named after the run."""
+    run_id = server.enqueue(project="web")
+    if "{consumer}" in operation.path:
+        made = server.post("/v1/consumers", {"name": f"c-{run_id}", "projects": ["web"]})
+        assert 200 == made.status, made
+    return run_id
 
 
 STRANGERS = {
@@ -150,7 +164,7 @@ def test_operation_when_nobody_known_asks(
 ) -> None:
     """Whoever has no token that works gets the same 401 everywhere, run or no run."""
     header, code = STRANGERS[identity]
-    run_id = server.enqueue(project="web") if operation.is_of_a_run else ""
+    run_id = a_subject(server, operation) if operation.is_of_one else ""
     authorization = header.format(
         made_up=made_up(tokens["revoked"]), expired=tokens["expired"], revoked=tokens["revoked"]
     )
@@ -165,7 +179,7 @@ def test_operation_when_nobody_known_asks(
 @pytest.mark.parametrize("operation", PROTECTED, ids=lambda each: each.name)
 def test_operation_when_the_scope_is_wrong(server: Server, tokens: dict[str, str], operation: Described) -> None:
     """A token with every scope but the one that is needed is refused, and told which one it lacks."""
-    run_id = server.enqueue(project="web")
+    run_id = a_subject(server, operation)
 
     answer = asked(server, operation, run_id, f"Bearer {tokens[f'not {operation.scope}']}")
 
@@ -175,14 +189,15 @@ def test_operation_when_the_scope_is_wrong(server: Server, tokens: dict[str, str
 @pytest.mark.parametrize("operation", PROTECTED, ids=lambda each: each.name)
 def test_operation_when_the_project_is_wrong(server: Server, tokens: dict[str, str], operation: Described) -> None:
     """A run of another project is not there; what names another project, or needs them all, is refused."""
-    run_id = server.enqueue(project="web")
+    run_id = a_subject(server, operation)
     authorization = f"Bearer {tokens[f'{operation.scope} api']}"
 
     answer = asked(server, operation, run_id, authorization)
 
-    if operation.is_of_a_run:
+    if operation.is_of_one:
         missing = asked(server, operation, MISSING_RUN, authorization)
-        assert (404, "run-not-found") == (answer.status, answer.json["code"])
+        code = "consumer-not-found" if "{consumer}" in operation.path else "run-not-found"
+        assert (404, code) == (answer.status, answer.json["code"])
         assert without_ids(answer) == without_ids(missing)
     else:
         assert (403, "project-refused") == (answer.status, answer.json["code"])
@@ -191,7 +206,7 @@ def test_operation_when_the_project_is_wrong(server: Server, tokens: dict[str, s
 @pytest.mark.parametrize("operation", PROTECTED, ids=lambda each: each.name)
 def test_operation_when_the_token_is_right(server: Server, tokens: dict[str, str], operation: Described) -> None:
     """The scope that the document names, bound to the run's project, is enough; nothing more is needed."""
-    run_id = server.enqueue(project="web")
+    run_id = a_subject(server, operation)
     bound = "every" if operation.needs_every_project else "web"
 
     answer = asked(server, operation, run_id, f"Bearer {tokens[f'{operation.scope} {bound}']}")

@@ -21,6 +21,7 @@ from ledger import (
     SecretInInput,
     Status,
     StoreUnavailable,
+    VersionConflict,
 )
 from projections import Runs
 
@@ -109,6 +110,50 @@ def test_errors(remote: Ledger) -> None:
         remote.state("no id")
     with pytest.raises(StoreUnavailable, match="keeps the rules itself"):
         remote.append(first.id, [])
+
+
+def test_context(remote: Ledger, local: Ledger) -> None:
+    """Who acts, and what led to it, goes into the events as it is, in whatever script."""
+    bound = remote.bind(actor="Zoë 100%", correlation_id="build-17", causation_id="hook-3")
+    run = bound.enqueue("test").id
+
+    (event,) = local.read(run)
+
+    actor = event.actor
+    assert actor is not None
+    assert "Zoë 100%" == actor.partition(" via ")[0]
+    assert ("build-17", "hook-3") == (event.correlation_id, event.causation_id)
+
+
+def test_expected_version(remote: Ledger, local: Ledger) -> None:
+    """A command that expects a version is refused when the run has moved on; what commutes asks for none."""
+    run = remote.enqueue("test").id
+    seen = remote.expecting(1)
+    remote.start(run, worker="w1")
+
+    with pytest.raises(VersionConflict) as conflict:
+        seen.abort(run)
+    assert 1 == seen.append_log(run, ["fine"])
+    assert (1, 2) == (conflict.value.expected_version, conflict.value.version)
+    assert Status.RUNNING == local.state(run).status
+    assert remote.expecting(3).abort(run)
+
+
+def test_retry_and_many(remote: Ledger, local: Ledger) -> None:
+    """A finished run is asked for again, and many are asked for at once, each for itself."""
+    run = remote.enqueue("test", project="web", shard_count=2, plan=[["a"], ["b"]]).id
+    remote.abort(run)
+
+    made, again = (remote.retry(run, idempotency_key="r1") for _ in range(2))
+    part = remote.retry(run, shard=1)
+    many = remote.enqueue_all([{"kind": "test"}, {"kind": ""}, {"kind": "test", "project": "web"}])
+
+    assert (made.id, True, False) == (again.id, made.is_new, again.is_new)
+    assert run == local.state(made.id).retry_of == local.state(part.id).retry_of
+    assert [True, False, True] == [isinstance(each, ledger.RunHandle) for each in many]
+    assert isinstance(many[1], InvalidInput)
+    with pytest.raises(IllegalTransition):
+        remote.retry(made.id)
 
 
 def test_lists(remote: Ledger, local: Ledger) -> None:
