@@ -445,11 +445,12 @@ def test_key_when_its_append_is_sent_again(store: Store) -> None:
     assert (list(first.positions), True) == (list(again.positions), again.is_duplicate)
 
 
-def test_exclusive_key_when_its_run_closes(store: Store) -> None:
-    """A closing event gives an exclusive key back, and keeps an idempotency key."""
+@pytest.mark.parametrize("before", [(), (NOTE,), (NOTE, NOTE, NOTE)])
+def test_exclusive_key_when_its_run_closes(before: tuple[RunEvent, ...], store: Store) -> None:
+    """A closing event gives an exclusive key back, and keeps an idempotency key, however many come in its append."""
     claim(store, exclusive(), idempotency(), number=1)
 
-    store.append(request(COMPLETED, when=exactly(1), run_id=a_run_id(1), first_id=10))
+    store.append(request(*before, COMPLETED, when=exactly(1), run_id=a_run_id(1), first_id=10))
 
     assert 1 == claim(store, exclusive(), number=2).version
     with pytest.raises(KeyTaken) as refusal:
