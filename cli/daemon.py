@@ -1,4 +1,4 @@
-"""`Daemon`: our own loops, each in a thread: sweeps, callbacks, schedules.
+"""`Daemon`: our own loops, each in a thread: sweeps, callbacks, schedules, read models.
 
 Several daemons may run on one ledger; each loop is harmless when another does the same.
 """
@@ -17,6 +17,7 @@ Step = Callable[[], float]
 """Does what there is to do now; gives in how many seconds to come again, at the latest."""
 
 SWEEP_S: Final = 5.0
+FOLD_S: Final = 1.0
 RETRY_S: Final = 1.0
 PAUSE_S: Final = 0.02
 """The least time between two steps that had nothing to do: a busy log wakes with each of its appends."""
@@ -83,5 +84,29 @@ def sweeping(log: Ledger) -> Step:
             logger.info("the lease of %s was over: %s", one.worker, ", ".join(one.events), extra={"run_id": one.run_id})
         swept_at = monotonic()
         return SWEEP_S
+
+    return step
+
+
+def folding(log: Ledger) -> Step:
+    """Give the step that writes the rows of read models which somebody has read before.
+
+    Whoever may write catches up when he reads; whoever may not can only wait for somebody to do it.
+    """
+    folded_at = float("-inf")
+
+    def step() -> float:
+        nonlocal folded_at
+        from ledger.clock import monotonic
+        from projections.projector import PROJECTIONS, catch_up, is_live
+
+        left_s = folded_at + FOLD_S - monotonic()
+        if left_s > 0:
+            return left_s
+        for name in PROJECTIONS:
+            if is_live(log, name):
+                catch_up(log, name)
+        folded_at = monotonic()
+        return FOLD_S
 
     return step

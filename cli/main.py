@@ -76,6 +76,7 @@ EXIT_CODES: Final = {
     "IdempotencyMismatch": 6,
     "NoLedger": 7,
     "StoreUnavailable": 7,
+    "NotPermitted": 7,
     "UnsafeStore": 7,
     "SchemaMismatch": 7,
     "OutcomeUnknown": 7,

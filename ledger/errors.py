@@ -24,6 +24,7 @@ them knows an HTTP status or an exit code: those tables live with the entry poin
     ├── OutcomeUnknown            the connection was lost during the commit; `resolve` settles it
     ├── StoreUnavailable          cannot reach or use the database
     │   └── StoreBusy
+    ├── NotPermitted              the database does not let this user do that
     ├── UnsafeStore               the database would not keep the promises
     ├── SchemaMismatch            migrations are missing, newer, or were changed
     └── InvariantBroken           the ledger found its own data wrong
@@ -281,6 +282,10 @@ class StoreUnavailable(LedgerError):
 
 class StoreBusy(StoreUnavailable):
     """The database stayed locked by others for longer than a writer waits. Nothing was written."""
+
+
+class NotPermitted(LedgerError):
+    """The database does not let the user of this connection do that. Nothing was written."""
 
 
 class UnsafeStore(LedgerError):

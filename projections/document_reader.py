@@ -11,7 +11,7 @@ from ledger.api import Ledger
 from ledger.errors import InvalidInput, RunNotFound
 from ledger.run.values import check_text, check_uuid
 from projections.documents import DOCUMENTS, DocumentFilter, DocumentRow
-from projections.projector import catch_up, fresh
+from projections.projector import fresh
 from projections.stores import open_document_tables
 
 _NAME: Final = limits.NAME_CHARS_MAX
@@ -93,5 +93,6 @@ class Documents:
         return (found[0][0], _decode(found[0][1])) if found else None
 
     def _require_known(self, run_id: str) -> None:
-        if run_id not in self._tables.versions(catch_up(self._log, DOCUMENTS.name), [run_id]):
+        known = fresh(self._log, DOCUMENTS.name, partial(self._tables.versions, run_ids=[run_id]))
+        if run_id not in known:
             raise RunNotFound(run_id)

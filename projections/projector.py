@@ -15,11 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from time import sleep
 from typing import Any, Final, TypeVar
 
 from ledger import limits
 from ledger.api import Ledger
-from ledger.errors import InvalidInput, SchemaMismatch, StoreBusy
+from ledger.clock import monotonic
+from ledger.errors import InvalidInput, NotPermitted, SchemaMismatch, StoreBusy
 from ledger.events import Page, RunId
 from ledger.store import Store
 from projections.decoding import FoldEvent, read_places
@@ -46,6 +48,11 @@ ROWS_WRITTEN_MAX: Final = 1_000
 """Rows that a rebuild writes or deletes in one transaction."""
 ROWS_VERIFIED: Final = 200
 """Rows that `verify` reads at once, fewer where runs have many details."""
+UNWRITTEN_EVENTS_MAX: Final = 20_000
+"""Events that a connection that may not write folds for one read, some 0.3 s; with more, somebody has to write them."""
+FOLLOWED_S: Final = 5.0
+"""How long such a connection waits for somebody else to write rows that it cannot put together itself."""
+_LOOK_S: Final = 0.05
 _COMPARISONS_MAX: Final = 3
 """How often a row must differ from its run's events to be told: a purge erases events of a row that is not yet caught
 up, and a long run's purge does so twice."""
@@ -81,6 +88,7 @@ def catch_up(log: Ledger, name: str = RUNS.name) -> int:
     Raises:
         InvalidInput: when there is no such projection.
         SchemaMismatch: when the rows were folded by another release; `rebuild` makes them anew.
+        NotPermitted: when something is new and this connection may not write.
     """
     projection, tables = _projection(log, name)
     while True:
@@ -111,6 +119,51 @@ def _catch_up_from(
                     return None
                 _apply(projection, writing, events, settled_to)
     return start.generation
+
+
+def fold_aside(log: Ledger, name: str = RUNS.name) -> tuple[int, list[Any]]:
+    """Fold what is new in the log onto copies of the rows that it changes: for a connection that may not write.
+
+    Args:
+        log: The ledger.
+        name: Which projection.
+
+    Returns:
+        The live generation, 0 while there is none, and the rows that are not what its tables have.
+
+    Raises:
+        InvalidInput: when there is no such projection.
+        SchemaMismatch: when the rows were folded by another release.
+        StoreBusy: when more than `UNWRITTEN_EVENTS_MAX` events are not in the tables yet.
+    """
+    projection, tables = _projection(log, name)
+    start = tables.checkpoint()
+    if start.generation:
+        _require_same_fold(projection, start)
+    rows: dict[str, Any] = {}
+    changed: dict[str, None] = {}
+    for events in _unwritten(log.store, projection, start):
+        missing = {event.run_id for event in events} - rows.keys()
+        rows.update(tables.load(start.generation, list(missing)))
+        changed.update(_fold_next(projection, rows, events))
+    return start.generation, [projection.store(rows[run_id]) for run_id in changed]
+
+
+def _unwritten(store: Store, projection: Projection[Any, Any], start: Checkpoint) -> Iterator[list[FoldEvent]]:
+    """Give what stands after the checkpoint, page by page.
+
+    Raises:
+        StoreBusy: when there is more than a connection that may not write is to fold for each read.
+    """
+    count = 0
+    for events, _ in _tail(store, projection, start.position):
+        count += len(events)
+        if count > UNWRITTEN_EVENTS_MAX:
+            raise StoreBusy(
+                f"the rows of `{projection.name}` lack more than {UNWRITTEN_EVENTS_MAX:,} events of the log, and this"
+                " connection may not write them. Let one that may read them once, or keep a `runfold daemon` running."
+            )
+        yield events
 
 
 def _tail(store: Store, projection: Projection[Any, Any], position: int) -> Iterator[tuple[list[FoldEvent], int]]:
@@ -415,18 +468,52 @@ def lag(log: Ledger, name: str = RUNS.name) -> Lag:
     return Lag(name, checkpoint, position, count, since)
 
 
-def fresh(log: Ledger, name: str, read: Callable[[int], _T | None]) -> _T:
+def fresh(log: Ledger, name: str, read: Callable[[int], _T | None], *, follow: bool = True) -> _T:
     """Catch up and read; again when a rebuild went live in between, since its rows may be behind for a moment.
+
+    A connection that may not write waits until somebody else has caught up.
 
     Args:
         log: The ledger.
         name: Which projection.
         read: Reads from the tables, given the live generation; None when that is not the live one any more.
+        follow: Whether to wait for others where this connection may not write.
+
+    Raises:
+        NotPermitted: when it may not, and is not to wait.
+        StoreBusy: when nobody caught up for `FOLLOWED_S`.
     """
     while True:
-        found = read(catch_up(log, name))
+        try:
+            generation = catch_up(log, name)
+        except NotPermitted as refusal:
+            if not follow:
+                raise
+            generation = _followed(log, name, refusal)
+        found = read(generation)
         if found is not None:
             return found
+
+
+def _followed(log: Ledger, name: str, refusal: NotPermitted) -> int:
+    """Wait until the rows have what was committed before the call; give their generation."""
+    projection, tables = _projection(log, name)
+    wanted: dict[str, int] = {}
+    for events in _unwritten(log.store, projection, tables.checkpoint()):
+        wanted.update((event.run_id, event.version) for event in events)
+    until = monotonic() + FOLLOWED_S
+    while True:
+        generation = tables.checkpoint().generation
+        versions = tables.versions(generation, list(wanted)) if generation else {}
+        if generation and all(versions.get(run_id, 0) >= version for run_id, version in wanted.items()):
+            return generation
+        if monotonic() >= until:
+            raise StoreBusy(
+                f"the rows of `{name}` are behind the log, this connection may not write them, and nobody did within"
+                f" {FOLLOWED_S:g} s. Let one that may write run `runfold daemon`, and once, before the first read,"
+                f" `runfold projection rebuild {name}`."
+            ) from refusal
+        sleep(_LOOK_S)
 
 
 def _projection(log: Ledger, name: str) -> tuple[Projection[Any, Any], Tables[Any, Any]]:

@@ -17,7 +17,7 @@ from ledger.errors import InvalidInput
 from ledger.run.codec import encode_json, timestamp
 from ledger.run.state import Run
 from ledger.run.values import Status, Verdict, check_integer, check_labels, check_text, check_time, check_uuid
-from projections.runs import created_text, deleted_text
+from projections.runs import StoredRun, created_text, decode_run, deleted_text
 
 CountedBy = Literal["project", "status"]
 Deleted = Literal["exclude", "only", "include", "purged"]
@@ -36,6 +36,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
         since: Created at this time or later, in the ledger's text format.
         before: Created before this time.
         at: As the runs were at this time, each up to its first event that was recorded later.
+        without: Not these runs, whose rows somebody has newer.
     """
 
     project: str | None = None
@@ -48,6 +49,7 @@ class RunFilter(msgspec.Struct, frozen=True, kw_only=True):
     parent_run_id: str | None = None
     deleted: Deleted = "exclude"
     at: str | None = None
+    without: tuple[str, ...] = ()
 
 
 class RunFilters(TypedDict, total=False):
@@ -181,7 +183,8 @@ def matches(wanted: RunFilter, run: Run) -> bool:
     """Tell whether a run is among those asked for. The tables answer the same in SQL."""
     created_at = created_text(run)
     return (
-        (wanted.project is None or run.project == wanted.project)
+        run.run_id not in wanted.without
+        and (wanted.project is None or run.project == wanted.project)
         and (wanted.kind is None or run.kind == wanted.kind)
         and (not wanted.status or run.status in wanted.status)
         and (wanted.verdict is None or run.verdict == wanted.verdict)
@@ -191,6 +194,16 @@ def matches(wanted: RunFilter, run: Run) -> bool:
         and (wanted.parent_run_id is None or run.parent_run_id == wanted.parent_run_id)
         and (wanted.deleted == "include" or wanted.deleted == _bin(run))
     )
+
+
+def matching(wanted: RunFilter, rows: Iterable[StoredRun]) -> list[ListedRun]:
+    """Give what a list reads of those rows that are among the ones asked for, newest first."""
+    found = [
+        ListedRun(row.created_at, row.run_id, row.last_recorded_at, row.run)
+        for row in rows
+        if (wanted.at is None or row.first_recorded_at <= wanted.at) and matches(wanted, decode_run(row.run))
+    ]
+    return sorted(found, key=lambda row: row.key, reverse=True)
 
 
 def _bin(run: Run) -> Deleted:

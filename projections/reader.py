@@ -1,23 +1,25 @@
 """`Runs`: reads about many runs, each as fresh as the log.
 
 A list, count or search first catches up, so it reflects every append that was committed before it began. When nothing
-is new, that is one look at the checkpoint and one at the log, without a lock or a write.
+is new, that is one look at the checkpoint and one at the log, without a lock or a write. A connection that may not
+write folds what is new in memory: `projections.unwritten`.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from itertools import islice
 from typing import Final, TypeVar, Unpack
 
 from ledger import limits
 from ledger.api import Ledger
-from ledger.errors import InvalidInput, RunNotFound
+from ledger.errors import InvalidInput, NotPermitted, RunNotFound
 from ledger.events import RunId
 from ledger.run.state import Run, RunState, apply_all, as_run, initial
 from ledger.run.values import Status, check_integer, check_text, check_uuid
 from projections.decoding import as_recorded, read_events
-from projections.projector import PAGE_EVENTS, fresh
+from projections.projector import PAGE_EVENTS, fold_aside, fresh
 from projections.queries import (
     CountedBy,
     ListedRun,
@@ -35,6 +37,8 @@ from projections.queries import (
 from projections.queries import page_token as make_page_token
 from projections.runs import RUNS, decode_run, decode_state
 from projections.stores import open_run_tables
+from projections.tables import RunQuestions
+from projections.unwritten import UnwrittenRuns
 
 _T = TypeVar("_T")
 _Text = TypeVar("_Text", bound=str)
@@ -63,6 +67,7 @@ class Runs:
     def __init__(self, log: Ledger) -> None:
         self._log = log
         self._tables = open_run_tables(log.store)
+        self._may_write = True  # until the database says otherwise
 
     def get(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
         """Give one run: its stored row, and the events since then folded onto it. Nothing is written.
@@ -106,7 +111,7 @@ class Runs:
         wanted = run_filter(**filters)
         if wanted.at is not None:
             return sum(1 for _ in self._as_of(wanted, None))
-        return self._fresh(lambda generation: self._tables.count(generation, wanted))
+        return self._fresh(lambda tables, generation: tables.count(generation, wanted))
 
     def count_by_project(self, project_ids: Sequence[str], **filters: Unpack[RunFilters]) -> dict[str, int]:
         """Count the runs of several projects at once.
@@ -152,27 +157,36 @@ class Runs:
         """
         check_prefix(prefix)
         check_integer(limit, field="limit", at_least=1, at_most=FOUND_MAX)
-        return self._fresh(lambda generation: self._tables.find(generation, prefix, limit=limit))
+        return self._fresh(lambda tables, generation: tables.find(generation, prefix, limit=limit))
 
     def latest(self, **filters: Unpack[RunFilters]) -> Run | None:
         """Give the newest run, or None when there is none; see `list` for filters and errors."""
         found = self.list(limit=1, **filters).runs
         return found[0] if found else None
 
-    def _fresh(self, read: Callable[[int], _T | None]) -> _T:
-        return fresh(self._log, RUNS.name, read)
+    def _fresh(self, read: Callable[[RunQuestions, int], _T | None]) -> _T:
+        if self._may_write:
+            try:
+                return fresh(self._log, RUNS.name, partial(read, self._tables), follow=False)
+            except NotPermitted:
+                self._may_write = False
+        while True:
+            generation, rows = fold_aside(self._log, RUNS.name)
+            found = read(UnwrittenRuns(self._tables, rows) if rows else self._tables, generation)
+            if found is not None:
+                return found
 
     def _count_by(self, column: CountedBy, values: Sequence[_Text], wanted: RunFilter) -> dict[_Text, int]:
         if wanted.at is not None:
             found: Mapping[str, int] = Counter(getattr(run, column) for _, run in self._as_of(wanted, None))
         else:
-            found = self._fresh(lambda generation: self._tables.count_by(generation, wanted, column, values))
+            found = self._fresh(lambda tables, generation: tables.count_by(generation, wanted, column, values))
         return {value: found.get(value, 0) for value in values}
 
     def _select(self, wanted: RunFilter, after: PageKey | None, limit: int) -> Sequence[tuple[PageKey, Run]]:
         if wanted.at is not None:
             return tuple(islice(self._as_of(wanted, after), limit))
-        rows = self._fresh(lambda generation: self._tables.list(generation, wanted, after=after, limit=limit))
+        rows = self._fresh(lambda tables, generation: tables.list(generation, wanted, after=after, limit=limit))
         return [(row.key, decode_run(row.run)) for row in rows]
 
     def _as_of(self, wanted: RunFilter, after: PageKey | None) -> Iterator[tuple[PageKey, Run]]:
@@ -193,7 +207,7 @@ class Runs:
             after = rows[-1].key if rows else after
 
     def _chunk(self, wanted: RunFilter, after: PageKey | None) -> Sequence[ListedRun]:
-        return self._fresh(lambda generation: self._tables.list(generation, wanted, after=after, limit=_AS_OF_ROWS))
+        return self._fresh(lambda tables, generation: tables.list(generation, wanted, after=after, limit=_AS_OF_ROWS))
 
     def _run_as_of(self, row: ListedRun, wanted: RunFilter) -> Run:
         if wanted.at is None or row.last_recorded_at <= wanted.at:

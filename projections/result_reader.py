@@ -9,7 +9,7 @@ from ledger.api import Ledger
 from ledger.errors import RunNotFound
 from ledger.run.codec import timestamp
 from ledger.run.values import check_integer, check_text, check_time, check_uuid
-from projections.projector import catch_up, fresh
+from projections.projector import fresh
 from projections.queries import check_limit
 from projections.results import (
     RESULTS,
@@ -162,5 +162,6 @@ class Results:
         return summary_of(test, self.latest(test.test_id, project=project))
 
     def _require_known(self, run_id: str) -> None:
-        if run_id not in self._tables.versions(catch_up(self._log, RESULTS.name), [run_id]):
+        known = fresh(self._log, RESULTS.name, partial(self._tables.versions, run_ids=[run_id]))
+        if run_id not in known:
             raise RunNotFound(run_id)

@@ -86,11 +86,8 @@ class Tables(Protocol[Row, Stored]):
         """Give whole rows in the order of their run ids, whichever generation is live; fewer when they are long."""
 
 
-class RunTables(Tables[RunRow, StoredRun], Protocol):
-    """The tables of `runs`."""
-
-    def state(self, run_id: str, *, version: int) -> bytes | None:
-        """Give the live state of one run; None when there is no row, or a fold of another version made it."""
+class RunQuestions(Protocol):
+    """What lists ask of `runs`, each of one generation; None when that is not the live one."""
 
     def list(
         self, generation: int, wanted: RunFilter, *, after: PageKey | None, limit: int
@@ -110,6 +107,13 @@ class RunTables(Tables[RunRow, StoredRun], Protocol):
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         """Give the first run ids that begin with a text, in their order."""
+
+
+class RunTables(RunQuestions, Tables[RunRow, StoredRun], Protocol):
+    """The tables of `runs`."""
+
+    def state(self, run_id: str, *, version: int) -> bytes | None:
+        """Give the live state of one run; None when there is no row, or a fold of another version made it."""
 
 
 class DetailTables(Tables[DetailsRow[State], StoredDetails], Protocol[State]):

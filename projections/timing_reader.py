@@ -7,7 +7,7 @@ from ledger.api import Ledger
 from ledger.errors import RunNotFound
 from ledger.run.values import check_uuid
 from projections.details import Detail
-from projections.projector import catch_up, fresh
+from projections.projector import fresh
 from projections.stores import open_timing_tables
 from projections.timings import TIMINGS, RunTimings, timings_of
 
@@ -39,6 +39,8 @@ class Timings:
             page = fresh(self._log, TIMINGS.name, read)
             rows += page
             more = len(page) == limits.LIST_ROWS_MAX
-        if not rows and run_id not in self._tables.versions(catch_up(self._log, TIMINGS.name), [run_id]):
-            raise RunNotFound(run_id)
+        if not rows:
+            known = fresh(self._log, TIMINGS.name, partial(self._tables.versions, run_ids=[run_id]))
+            if run_id not in known:
+                raise RunNotFound(run_id)
         return timings_of(run_id, rows)

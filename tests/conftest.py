@@ -9,9 +9,10 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from postgres_server import PostgresServer, folder_in_memory, running_server
+from postgres_server import Logins, PostgresServer, folder_in_memory, running_server
 
 import ledger
+from ledger.stores.postgres import PostgresStore
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +34,27 @@ def postgres_template(postgres_server: PostgresServer) -> Iterator[str]:
 @pytest.fixture
 def postgres_url(postgres_server: PostgresServer, postgres_template: str) -> Iterator[str]:
     url = postgres_server.create_database(template=postgres_template)
+    yield url
+    postgres_server.drop_database(url)
+
+
+@pytest.fixture(scope="session")
+def logins(postgres_server: PostgresServer, postgres_template: str) -> Iterator[Logins]:
+    """Users who may do no more than their duty, in a database to be copied."""
+    url = postgres_server.create_database(template=postgres_template)
+    made = Logins(postgres_server, urlsplit(url).path.removeprefix("/"))
+    store = PostgresStore(url)
+    store.grant_roles({"writer": made.roles["writer"], "reader": made.roles["reader"], "eraser": made.roles["eraser"]})
+    store.close()
+    yield made
+    postgres_server.drop_database(url)
+    made.drop()
+
+
+@pytest.fixture
+def owner_url(postgres_server: PostgresServer, logins: Logins) -> Iterator[str]:
+    """A database with the roles, for its owner; `logins.url` makes it another user's."""
+    url = postgres_server.create_database(template=logins.database)
     yield url
     postgres_server.drop_database(url)
 

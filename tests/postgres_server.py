@@ -89,6 +89,42 @@ class PostgresServer:
             connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
 
 
+DUTIES = ("writer", "reader", "eraser")
+
+
+class Logins:
+    """Roles that `runfold db roles` made, and users that log in and are members of them.
+
+    Args:
+        server: Where.
+        database: A database with tables, whose roles they are; copies of it have the same grants.
+    """
+
+    def __init__(self, server: PostgresServer, database: str) -> None:
+        self._server = server
+        self.database = database
+        self._prefix = f"runfold_test_{os.getpid()}"
+        self.roles = {duty: f"{self._prefix}_{duty}s" for duty in DUTIES}
+        self._users: dict[tuple[str, ...], str] = {}
+
+    def url(self, database_url: str, *duties: str) -> str:
+        """Give a database's URL for a user with these duties and no others; none is a user without any."""
+        user = self._users.get(duties)
+        if user is None:
+            user = "_".join([self._prefix, *(duties or ("nobody",))])
+            members = "".join(f"; GRANT {self.roles[duty]} TO {user}" for duty in duties)
+            with psycopg.connect(self._server.url, autocommit=True) as connection:
+                connection.execute(f"CREATE ROLE {user} LOGIN PASSWORD 'test'{members}".encode())
+            self._users[duties] = user
+        parts = urlsplit(database_url)
+        return urlunsplit(parts._replace(netloc=f"{user}:test@{parts.hostname}:{parts.port}"))
+
+    def drop(self) -> None:
+        with psycopg.connect(self._server.url, autocommit=True) as connection:
+            for role in [*self._users.values(), *self.roles.values()]:
+                connection.execute(f"DROP ROLE IF EXISTS {role}".encode())
+
+
 class _Control:
     def __init__(self, folder: Path, *, version: int, followed: str | None = None) -> None:
         self._version = version

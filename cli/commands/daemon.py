@@ -73,7 +73,7 @@ def daemon(
       runfold daemon
       runfold daemon --allow-network 10.20.0.0/16 --log-format json
     """
-    from cli.daemon import Daemon, sweeping
+    from cli.daemon import Daemon, folding, sweeping
     from cli.outbox.outbox import Delivering, Outbox
     from cli.worker_logs import log_to_stderr
 
@@ -89,7 +89,10 @@ def daemon(
                 allowed=allowed,
             ),
         )
-        running = Daemon(log, {"sweep": sweeping(log), "callbacks": outbox.step, **_schedules(log)})
+        steps = {"sweep": sweeping(log), "callbacks": outbox.step, **_schedules(log)}
+        if log.store.url.startswith("postgresql:"):  # a file has no readers that may not write
+            steps["read models"] = folding(log)
+        running = Daemon(log, steps)
 
         def stop(_number: int, _frame: FrameType | None) -> None:
             running.stop()

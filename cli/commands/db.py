@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -15,8 +15,10 @@ from cli.output import Cell, Column, Output
 if TYPE_CHECKING:
     from ledger.stores.migrations import MigrationStatus
     from ledger.stores.postgres import PostgresStore
+    from ledger.stores.postgres_roles import Grant
     from ledger.stores.sqlite import SqliteStore
 
+ROLE_FIELDS = ("duty", "role", "is_new", "sql")
 FIELDS = ("number", "name", "is_applied", "applied_at", "checksum")
 
 
@@ -28,6 +30,7 @@ def db() -> None:
     Examples:
       runfold db status --url postgresql://runfold@db/runs
       runfold db migrate --url postgresql://runfold@db/runs
+      runfold db roles --url postgresql://runfold@db/runs
     """
 
 
@@ -75,6 +78,64 @@ def status(*, url: Setting, output: Output) -> None:
             f"{len(pending)} migration(s) are pending, first {_name(pending[0])}."
             " Apply them with `runfold db migrate`; nothing reads or writes this ledger before."
         )
+
+
+@db.command(cls=JsonCommand, short_help="Make PostgreSQL roles that may do no more than they need.")
+@click.option("--writer", metavar="ROLE", help="For whoever works.  [default: the one there is, or runfold_writer]")
+@click.option("--reader", metavar="ROLE", help="For whoever looks.  [default: the one there is, or runfold_reader]")
+@click.option("--eraser", metavar="ROLE", help="For whoever purges.  [default: the one there is, or runfold_eraser]")
+@click.option("--dry-run", is_flag=True, help="Print the SQL instead of running it.")
+@output_options(lambda: ROLE_FIELDS)
+@url_option
+def roles(
+    *, writer: str | None, reader: str | None, eraser: str | None, dry_run: bool, url: Setting, output: Output
+) -> None:
+    """Make PostgreSQL roles that may do no more than they need, or bring them up to date.
+
+    The writer appends and works, and changes no event; the reader only looks; the eraser empties the data of purged
+    runs. They cannot log in: grant them to those who do. Run it as the owner of the tables; it changes nothing that was
+    right before. Migrations that come later keep the roles up to date.
+
+    Piped, the columns are: duty, role, `made` or `there`.
+
+    \b
+    Examples:
+      runfold db roles --dry-run
+      runfold db roles --url postgresql://runfold@db/runs
+      psql runs -c 'CREATE ROLE ci LOGIN; GRANT runfold_writer TO ci'
+    """
+    from ledger.stores.postgres_roles import Duty
+
+    if not url.value.startswith(("postgresql://", "postgres://")):
+        raise click.UsageError(
+            f"{url.value} has no roles: a PostgreSQL ledger has. Who may read and write a file, the file's mode says."
+        )
+    given: dict[Duty, str | None] = {"writer": writer, "reader": reader, "eraser": eraser}
+    store = cast("PostgresStore", _open(url.value, migrate=None))
+    try:
+        found = store.grant_roles({duty: name for duty, name in given.items() if name is not None}, dry_run=dry_run)
+    finally:
+        store.close()
+    if dry_run and not output.is_json:
+        for statement in [statement for grant in found for statement in grant.statements]:
+            output.line(f"{statement};")
+        return
+    _print_roles(output, found)
+
+
+def _print_roles(output: Output, found: "Sequence[Grant]") -> None:
+    columns: list[Column[Grant]] = [
+        Column("DUTY", lambda grant: grant.duty),
+        Column("ROLE", lambda grant: grant.role),
+        Column("STATUS", lambda grant: "made" if grant.is_new else "there"),
+    ]
+    rows = output.rows(columns, _role_document)
+    rows.write(found)
+    rows.close()
+
+
+def _role_document(grant: "Grant") -> dict[str, Any]:
+    return {"duty": grant.duty, "role": grant.role, "is_new": grant.is_new, "sql": list(grant.statements)}
 
 
 @contextmanager

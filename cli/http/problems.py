@@ -23,6 +23,7 @@ STATUSES: Final = {
     "ScopeMissing": 403,
     "ProjectRefused": 403,
     "OriginRefused": 403,
+    "NotPermitted": 403,
     "PathNotFound": 404,
     "RunNotFound": 404,
     "ConsumerNotFound": 404,

@@ -19,7 +19,7 @@ Differs from SQLite: positions have holes, and events can be visible before they
 import os
 import select
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final, LiteralString, NoReturn, TypeVar
 from uuid import UUID
@@ -35,6 +35,7 @@ from ledger.clock import monotonic, utc_now
 from ledger.errors import (
     EventIdReused,
     LedgerError,
+    NotPermitted,
     OutcomeUnknown,
     RunClosed,
     RunNotFound,
@@ -58,6 +59,7 @@ from ledger.stores.migrations import (
     require_none_pending,
 )
 from ledger.stores.postgres_consumers import PostgresConsumers
+from ledger.stores.postgres_roles import Duty, Grant, grants, kept_grants
 from ledger.stores.postgres_tasks import PostgresTasks
 
 _SERVER_VERSION_MIN: Final = 140_000
@@ -246,7 +248,29 @@ class PostgresStore:
                 connection.execute(migration.sql.encode())
                 row = (migration.number, migration.name, migration.checksum, timestamp(utc_now()))
                 connection.execute(_RECORD_MIGRATION, row)
+            if missing:
+                _execute(connection, kept_grants(connection))  # what a migration made is for the same roles
         return missing
+
+    def grant_roles(self, names: Mapping[Duty, str], *, dry_run: bool = False) -> list[Grant]:
+        """Give roles what their duties need and nothing more; see `ledger.stores.postgres_roles`.
+
+        Args:
+            names: Of the roles whose names are not to be those that they have, or the default.
+            dry_run: Only tell which statements would do it.
+
+        Raises:
+            NotPermitted: when this user does not own the tables, or may not make roles.
+            InvalidInput: when a name is none, or of a role that privileges do not bind.
+        """
+        with self.transaction() as connection:
+            connection.execute("SELECT pg_advisory_xact_lock(82, 0)")
+            applied = _applied(connection) if _has_tables(connection) else {}
+            require_none_pending(pending(load_migrations("postgres"), applied), url=self.url)
+            found = grants(connection, names)
+            if not dry_run:
+                _execute(connection, found)
+        return found
 
     def migration_status(self) -> list[MigrationStatus]:
         """Tell which migrations of this release the database has."""
@@ -331,7 +355,7 @@ class PostgresStore:
             if len(requests) > 1:  # one of them repeats an event id: rare, so let each stand alone
                 return [result for request in requests for result in self._commit_group([request])]
             return [self._classify(requests[0])]
-        except (OutcomeUnknown, StoreUnavailable) as error:
+        except (OutcomeUnknown, StoreUnavailable, NotPermitted) as error:
             return [_for_request(error, request) for request in requests]
         for request, result in zip(ordered, results, strict=True):
             if isinstance(result, Appended) and not result.is_duplicate:
@@ -470,6 +494,12 @@ VALUES (%s, %s, %s, %s)
 
 def _applied(connection: psycopg.Connection[TupleRow]) -> dict[int, tuple[str, str]]:
     return {row[0]: (row[1], row[2]) for row in connection.execute(_APPLIED)}
+
+
+def _execute(connection: psycopg.Connection[TupleRow], found: Sequence[Grant]) -> None:
+    for grant in found:
+        for statement in grant.statements:
+            connection.execute(statement.encode())
 
 
 def _has_tables(connection: psycopg.Connection[TupleRow]) -> bool:
@@ -829,8 +859,11 @@ def _refuse(exc: psycopg.Error, url: str) -> NoReturn:
         exc, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled | psycopg.errors.DeadlockDetected
     ):
         raise StoreBusy(f"{url} was too busy: {_line(exc)}. Nothing was written; try again.") from exc
-    if isinstance(exc, psycopg.errors.InsufficientPrivilege):
-        raise StoreUnavailable(f"{url} does not let this user do that: {_line(exc)}. Use another role.") from exc
+    if isinstance(exc, psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction):
+        raise NotPermitted(
+            f"{url} does not let this user do that: {_line(exc)}. Nothing was written. Connect as a member of a role"
+            " that may: `runfold db roles` makes those for writing, reading and erasing."
+        ) from exc
     raise StoreUnavailable(f"{url} answered with an error: {_line(exc)}. Nothing was written; try again.") from exc
 
 

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 from ledger.store import Store
 from ledger.stores.memory import MemoryStore
-from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, matches
-from projections.runs import RUNS, RunRow, StoredRun, decode_run, restore
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, matching
+from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.memory_tables import Generation, MemoryTables
 
 
@@ -34,13 +34,12 @@ class MemoryRuns(MemoryTables[RunRow, StoredRun]):
         with self._live(generation) as live:
             if live is None:
                 return None
-            rows = _matching(live, wanted)
-        rows.sort(key=lambda row: row.key, reverse=True)
+            rows = matching(wanted, live.values())
         return [row for row in rows if after is None or row.key < after][:limit]
 
     def count(self, generation: int, wanted: RunFilter) -> int | None:
         with self._live(generation) as live:
-            return None if live is None else len(_matching(live, wanted))
+            return None if live is None else len(matching(wanted, live.values()))
 
     def count_by(
         self, generation: int, wanted: RunFilter, column: CountedBy, values: Sequence[str]
@@ -48,7 +47,7 @@ class MemoryRuns(MemoryTables[RunRow, StoredRun]):
         with self._live(generation) as live:
             if live is None:
                 return None
-            counts = Counter(getattr(live[row.run_id], column) for row in _matching(live, wanted))
+            counts = Counter(getattr(live[row.run_id], column) for row in matching(wanted, live.values()))
         return {value: counts[value] for value in values if value in counts}
 
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
@@ -67,11 +66,3 @@ class _RunRows:
 
     def whole(self, kept: Any) -> StoredRun:
         return cast(StoredRun, kept)
-
-
-def _matching(rows: Generation, wanted: RunFilter) -> list[ListedRun]:
-    return [
-        ListedRun(row.created_at, row.run_id, row.last_recorded_at, row.run)
-        for row in rows.values()
-        if (wanted.at is None or row.first_recorded_at <= wanted.at) and matches(wanted, decode_run(row.run))
-    ]

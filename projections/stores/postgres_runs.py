@@ -227,6 +227,8 @@ def _select(generation: int, wanted: RunFilter, after: PageKey | None, *, from_c
         conditions.append(("runs.status = %s", wanted.status))
     elif wanted.status:
         conditions.append(("runs.status = ANY (%s::text[])", [list(wanted.status)]))
+    if wanted.without:
+        conditions.append(("runs.run_id <> ALL (%s::text[])", [list(wanted.without)]))
     if wanted.deleted != "include" and not from_counts:
         conditions.append((_DELETED[wanted.deleted], []))
     if after is not None:

@@ -221,6 +221,8 @@ def _select(generation: int, wanted: RunFilter, after: PageKey | None, *, from_c
         conditions.append(("runs.status = ?", wanted.status))
     elif wanted.status:
         conditions.append(("runs.status IN (SELECT value FROM json_each(?))", [json_list(wanted.status)]))
+    if wanted.without:
+        conditions.append(("runs.run_id NOT IN (SELECT value FROM json_each(?))", [json_list(wanted.without)]))
     if wanted.deleted != "include" and not from_counts:
         conditions.append((_DELETED[wanted.deleted], []))
     if after is not None:

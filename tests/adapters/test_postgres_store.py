@@ -12,7 +12,7 @@ from builders import NOON, RUN, enqueued, new_events
 from postgres_server import PostgresServer
 
 import ledger
-from ledger.errors import SchemaMismatch, StoreBusy, StoreUnavailable, UnsafeStore
+from ledger.errors import NotPermitted, SchemaMismatch, StoreBusy, StoreUnavailable, UnsafeStore
 from ledger.events import EventId
 from ledger.run.events import Annotated, RunEvent
 from ledger.store import ANY, AppendRequest
@@ -197,7 +197,7 @@ def test_reader_when_it_may_not_write(make_role: MakeRole, postgres_url: str) ->
     with ledger.open(make_role(grants=READING)) as log:
         assert ["enqueued", "started"] == [event.type for event in log.read_all()]
         assert "running" == Runs(log).get(run_id).status
-        with pytest.raises(StoreUnavailable, match="does not let this user do that"):
+        with pytest.raises(NotPermitted, match="does not let this user do that"):
             log.append_results(run_id, [{"status": "passed"}])
 
     with ledger.open(postgres_url) as log:

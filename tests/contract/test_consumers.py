@@ -248,6 +248,7 @@ def test_consumer_when_filtered(log: ledger.Ledger) -> None:
     assert 0 == consumer.status().events_behind_max
 
 
+@pytest.mark.erases
 def test_consumer_when_a_run_was_purged(log: ledger.Ledger) -> None:
     """The events of a purged run are given without their data, to those who filter by its project as well."""
     purged = write(log, runs=1, project="web")[0]

@@ -15,6 +15,8 @@ from projections import PROJECTIONS, Documents, Results, Timings, catch_up, lag,
 from projections.details import StoredDetails
 from projections.stores import open_document_tables, open_result_tables, open_timing_tables
 
+pytestmark = pytest.mark.erases
+
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 OPEN: dict[str, Callable[[Any], Any]] = {
     "results": open_result_tables,
@@ -181,6 +183,7 @@ def test_rebuild_when_a_thread_writes(log: Ledger, name: str, page_size: str) ->
     assert run_id
 
 
+@pytest.mark.owns
 def test_rebuild_when_the_rows_were_thrown_away(log: Ledger, name: str) -> None:
     """The read model can be dropped at any moment; another one's checkpoint stays as it is."""
     record(log, 5)

@@ -104,6 +104,7 @@ def test_latest_when_a_document_was_taken_back(log: Ledger) -> None:
     assert documents.get(newer, "githubCheck") is None
 
 
+@pytest.mark.erases
 def test_documents_when_a_run_is_purged(log: Ledger) -> None:
     """A purged run's documents are gone, and none can be recorded any more."""
     run = a_run(log, secretPlan={"a": 1})

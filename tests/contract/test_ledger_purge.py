@@ -16,6 +16,8 @@ from ledger.run.events import Annotated, Purged
 from projections import Runs, catch_up, rebuild, verify
 from projections.stores import open_run_tables
 
+pytestmark = pytest.mark.erases
+
 UNKNOWN = "0192f3a0-0000-7000-8000-00000000ffff"
 
 

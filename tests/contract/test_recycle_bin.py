@@ -81,6 +81,7 @@ def test_bin_when_a_run_is_restored(log: Ledger) -> None:
     assert (before.status, before.log_line_count, None) == (after.status, after.log_line_count, after.deleted_at)
 
 
+@pytest.mark.erases
 def test_bin_when_a_run_is_purged(log: Ledger) -> None:
     """A purged run is gone from the bin, and from lists."""
     run_id = a_finished_run(log)
@@ -165,6 +166,7 @@ def test_project_when_deleted_twice(log: Ledger) -> None:
     assert {first, second} == listed(log, deleted="only")
 
 
+@pytest.mark.erases
 def test_project_when_purged(log: Ledger) -> None:
     """Purging a project takes what it has in the bin, and nothing else."""
     binned, live, other = a_finished_run(log), a_finished_run(log), a_finished_run(log, project="api")
@@ -177,6 +179,7 @@ def test_project_when_purged(log: Ledger) -> None:
     assert ({live}, {other}, {binned}) == (listed(log), listed(log, deleted="only"), listed(log, deleted="purged"))
 
 
+@pytest.mark.erases
 def test_project_when_restored_after_a_purge(log: Ledger) -> None:
     """A purged run does not come back with its project."""
     purged, kept = a_finished_run(log), a_finished_run(log)
@@ -205,6 +208,7 @@ def test_project_when_it_has_more_runs_than_a_page(log: Ledger, monkeypatch: pyt
 # --- what `run-logs.test.js` says of deleting ---------------------------------------------------------------------
 
 
+@pytest.mark.erases
 def test_logs_when_a_run_is_purged(log: Ledger) -> None:
     """The logs of a purged run are gone, those of others stay, in order and with their levels."""
     first, second = a_finished_run(log, lines=3), a_finished_run(log, lines=3)
@@ -217,6 +221,7 @@ def test_logs_when_a_run_is_purged(log: Ledger) -> None:
     assert (whole, [], whole) == (in_bin, lines(log, first), lines(log, second))
 
 
+@pytest.mark.erases
 def test_logs_when_a_project_is_purged(log: Ledger) -> None:
     """Purging the runs of a project removes the logs of every one of them, and of no other project."""
     made = [a_finished_run(log, lines=2) for _ in range(3)]

@@ -182,6 +182,7 @@ def test_latest_and_history_when_projects_and_kinds_share_a_test(log: Ledger) ->
     assert ["passed", "failed", "passed"] == [r.status for r in results.history("T", project="web", limit=3)]
 
 
+@pytest.mark.erases
 def test_latest_when_runs_are_deleted_restored_and_purged(log: Ledger) -> None:
     """Results of runs in the bin are passed over until they come back; those of purged runs are gone."""
     older, newer = record(log, a_result("T")), record(log, a_result("T"))

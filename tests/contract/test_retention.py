@@ -11,6 +11,8 @@ from ledger import InvalidInput, Ledger
 from projections import Policy, Runs, policy, sweep, verify
 from projections.retention import UNFINISHED
 
+pytestmark = pytest.mark.erases
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 

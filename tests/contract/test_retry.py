@@ -68,6 +68,7 @@ def test_retry_when_the_key_was_used(log: Ledger) -> None:
         log.retry(old, shard=1, idempotency_key="k")
 
 
+@pytest.mark.erases
 def test_retry_when_it_cannot_be(log: Ledger) -> None:
     """Active and purged runs are not repeated, and no shard that is not there or had nothing to do."""
     active, uncut = log.enqueue("test").id, a_finished_run(log)

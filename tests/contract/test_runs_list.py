@@ -380,6 +380,7 @@ def test_list_when_asked_for_a_moment_and_clocks_disagree(log: Ledger, clock: Cl
     assert [Status.QUEUED] == [run.status for run in listed]
 
 
+@pytest.mark.erases
 def test_count_when_runs_change_and_go(log: Ledger) -> None:
     """Counts follow runs from status to status, into the bin, out of it, through a purge and through a rebuild."""
     runs = Runs(log)

@@ -138,6 +138,7 @@ def test_rebuild_when_a_thread_writes(log: Ledger, page_size: str) -> None:
     assert 0 == lag(log).events_behind
 
 
+@pytest.mark.owns
 def test_rebuild_when_the_rows_and_their_checkpoint_were_thrown_away(log: Ledger) -> None:
     """The read model can be dropped at any moment: reads and rebuilds bring the same rows back."""
     record(log, 5)

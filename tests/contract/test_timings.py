@@ -134,6 +134,7 @@ def test_timings_when_a_run_was_scheduled(log: Ledger, clock: Clock) -> None:
     assert [62_000] == [attempt.queued_ms for attempt in timings.of_run(due).attempts]
 
 
+@pytest.mark.erases
 def test_timings_when_a_run_is_purged_or_unknown(log: Ledger) -> None:
     """Nothing is told of a purged run; one that is not there is refused."""
     run = log.enqueue("test").id
