@@ -56,6 +56,7 @@ _COMMANDS: Final = {
     "daemon": _Entry("Server", "cli.commands.daemon:daemon", "Sweep, call back, and run schedules."),
     "callback": _Entry("Server", "cli.commands.callback:callback", "Say whom to call when runs end."),
     "schedule": _Entry("Server", "cli.commands.schedule:schedule", "Ask for runs at set times."),
+    "relay": _Entry("Server", "cli.commands.relay:relay", "Carry the log to a message broker."),
     "config": _Entry("Other", "cli.commands.config:config", "Show the settings, and where each comes from."),
     "completion": _Entry("Other", "cli.commands.completion:completion", "Print a completion script for a shell."),
 }
