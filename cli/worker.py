@@ -26,10 +26,10 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
@@ -99,12 +99,14 @@ class Work:
         lease: What this worker holds.
         log: The ledger, writing under the lease.
         why_stopped: Why the handler should end; None while it may go on.
+        stopped_at: Since when, by the monotonic clock.
     """
 
     lease: Lease
     log: Ledger
     why_stopped: Stopped | None = None
     began_at: float = field(default_factory=monotonic)
+    stopped_at: float = 0.0
     _stopped: threading.Event = field(default_factory=threading.Event)
     _is_abandoned: bool = False
 
@@ -141,7 +143,7 @@ class Work:
     def stop(self, why: Stopped) -> None:
         """Tell the handler to end; the first reason counts."""
         if not self._stopped.is_set():
-            self.why_stopped = why
+            self.why_stopped, self.stopped_at = why, monotonic()
             self._stopped.set()
 
 
@@ -161,7 +163,8 @@ class Worker:
         name: Who works; no other process may have it. None makes one of host and process id.
         concurrency: How much is executed at once, each in a thread.
         lease_s: After how long without a heartbeat the work goes to another.
-        grace_s: How long handlers get to end, at shutdown and after a timeout.
+        grace_s: How long handlers get to end, at shutdown, after a timeout and when an abort was requested. The work
+            of one that does not is settled without it; its thread is lost.
         observer: Is told what happens.
         sweeps: Whether this worker settles what others left behind.
     """
@@ -188,7 +191,7 @@ class Worker:
         self._grace_s = grace_s
         self._observe = observer or _ignore
         self._sweeps = sweeps
-        self._held: dict[Work, Future[None]] = {}
+        self._held: set[Work] = set()
         self._changed = threading.Condition()
         self._is_asked_to_stop = False
         self._stopping = threading.Event()
@@ -213,13 +216,13 @@ class Worker:
             until_idle: Return as soon as nothing is left to be claimed and nothing runs.
         """
         keeper = threading.Thread(target=self._keep, name="runfold keeper", daemon=True)
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="runfold work")
+        threads = _Threads(self._concurrency)
         self._listener = self._log.store.listen()
         keeper.start()
         try:
-            self._claim_and_execute(pool, until_idle=until_idle)
+            self._claim_and_execute(threads, until_idle=until_idle)
         finally:
-            self._shut_down(pool)
+            self._shut_down(threads)
             self._ended.set()
             keeper.join()
             self._listener.close()
@@ -228,16 +231,17 @@ class Worker:
 
     # --- claiming -------------------------------------------------------------------------------------------
 
-    def _claim_and_execute(self, pool: ThreadPoolExecutor, *, until_idle: bool) -> None:
+    def _claim_and_execute(self, threads: "_Threads", *, until_idle: bool) -> None:
         while not (self._is_asked_to_stop or self._stopping.is_set()):
             free = self._wait_for_room()
             leases = self._claim(free) if free else []
             for lease in leases:
-                self._begin(pool, lease)
-            if not leases and free:
-                if until_idle and free == self._concurrency and not self._is_something_waiting():
+                self._begin(threads, lease)
+            if not leases:
+                if until_idle and self._is_free() and not (free and self._is_something_waiting()):
                     return
-                self._wait_for_work()
+                if free:
+                    self._wait_for_work()
 
     def _wait_for_room(self) -> int:
         with self._changed:
@@ -279,11 +283,12 @@ class Worker:
             return
         self._stopping.wait(RETRY_S)
 
-    def _begin(self, pool: ThreadPoolExecutor, lease: Lease) -> None:
+    def _begin(self, threads: "_Threads", lease: Lease) -> None:
         work = Work(lease, self._log.bind(traceparent=lease.traceparent).under(lease))
         self._tell("claimed", work)
         with self._changed:
-            self._held[work] = pool.submit(self._execute, work)
+            self._held.add(work)
+        threads.start(lambda: self._execute(work))
 
     # --- executing ------------------------------------------------------------------------------------------
 
@@ -301,7 +306,7 @@ class Worker:
             logger.exception("could not settle %s; its lease will run out", _what(work), extra=_facts(work))
         finally:
             with self._changed:
-                self._held.pop(work, None)
+                self._held.discard(work)
                 self._changed.notify_all()
 
     def _handle(self, work: Work) -> str | None:
@@ -413,7 +418,8 @@ class Worker:
             self._changed.notify_all()
 
     def _look(self, *, renews: bool) -> None:
-        works = list(self._held)
+        with self._changed:
+            works = list(self._held)
         leases = [work.lease for work in works]
         answers = self._log.heartbeat(leases, lease_s=self._lease_s) if renews else self._log.look(leases)
         for work, answer in zip(works, answers, strict=True):
@@ -423,16 +429,18 @@ class Worker:
                 work.stop(Stopped.ABORT_REQUESTED)
             elif _is_overdue(work):
                 work.stop(Stopped.TIMEOUT)
-                if monotonic() - work.began_at > (work.lease.policy.timeout_s or 0) + self._grace_s:
-                    self._abandon(work)
+            if work.is_stopped and not self._stopping.is_set() and monotonic() - work.stopped_at > self._grace_s:
+                self._abandon(work)
 
     def _abandon(self, work: Work) -> None:
         """Settle work whose handler does not end: its thread is lost to us, but the run need not wait for it."""
         if not work._is_abandoned:
-            work._is_abandoned = True
             logger.error("%s does not end; its thread is lost", _what(work), extra=_facts(work))
             with suppress(LeaseLost):
                 self._stopped(work)
+            work._is_abandoned = True
+            with self._changed:
+                self._changed.notify_all()
 
     def _sweep(self) -> list[Swept]:
         swept = self._log.sweep()
@@ -442,21 +450,29 @@ class Worker:
 
     # --- ending ---------------------------------------------------------------------------------------------
 
-    def _shut_down(self, pool: ThreadPoolExecutor) -> None:
+    def _shut_down(self, threads: "_Threads") -> None:
         """Let handlers end; tell those that do not that they have to; hand back what is left."""
         self._stopping.set()
-        pool.shutdown(wait=False)
+        threads.stop()
         if not self._wait_until_free(self._grace_s):
-            for work in list(self._held):
+            for work in self._left():
                 work.stop(Stopped.SHUTDOWN)
             self._wait_until_free(self._grace_s)
-        for work in list(self._held):
+        for work in self._left():
             with suppress(LedgerError):
                 self._hand_back(work)
 
     def _wait_until_free(self, timeout_s: float) -> bool:
         with self._changed:
-            return self._changed.wait_for(lambda: not self._held, timeout_s)
+            return self._changed.wait_for(self._is_free, timeout_s)
+
+    def _is_free(self) -> bool:
+        """Tell whether nothing runs but what was given up."""
+        return not self._left()
+
+    def _left(self) -> list[Work]:
+        with self._changed:
+            return [work for work in self._held if not work._is_abandoned]
 
     def _tell(self, event: str, work: Work, **facts: Any) -> None:
         logger.info("%s %s", event, _what(work), extra=_facts(work))
@@ -472,6 +488,37 @@ class Worker:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+class _Threads:
+    """Threads that execute work, one a piece, each again and again.
+
+    They are daemons, unlike those of a `ThreadPoolExecutor`, for which a process waits at its end: a handler that never
+    ends must not keep its worker from ending.
+    """
+
+    def __init__(self, count_max: int) -> None:
+        self._count_max = count_max
+        self._count = 0
+        self._work: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._idle = threading.Semaphore(0)
+
+    def start(self, execute: Callable[[], None]) -> None:
+        """Execute in a thread that has nothing to do, or in a new one while there may be more."""
+        if not self._idle.acquire(blocking=False) and self._count < self._count_max:
+            self._count += 1
+            threading.Thread(target=self._loop, name=f"runfold work {self._count}", daemon=True).start()
+        self._work.put(execute)
+
+    def stop(self) -> None:
+        """Let each thread end when it has nothing to do."""
+        for _ in range(self._count):
+            self._work.put(None)
+
+    def _loop(self) -> None:
+        while (execute := self._work.get()) is not None:
+            execute()
+            self._idle.release()
 
 
 class _Loop:

@@ -1,17 +1,24 @@
 """`Worker`: handlers in Python, on real databases."""
 
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 import ledger
 from cli.worker import NotRetryable, Stopped, Work, Worker
-from ledger import Kind, Ledger, Policy
+from ledger import Kind, Lease, Ledger, Policy
+
+ROOT = Path(__file__).parents[2]
 
 KINDS = (
     Kind(name="test", attempts_max=3),
@@ -181,6 +188,80 @@ def test_worker_when_an_attempt_takes_too_long(log: Ledger) -> None:
         wait_for(lambda: log.state(run).is_terminal)
 
     assert ("failed", "timeout") == (log.state(run).status, log.state(run).error_category)
+
+
+@pytest.mark.parametrize(("why", "status"), [("timeout", "failed"), ("abort", "aborted")])
+def test_worker_when_a_handler_does_not_listen(log: Ledger, why: str, status: str) -> None:
+    """A handler that goes on after a timeout or a requested abort keeps neither its run nor its worker from ending."""
+    run = log.enqueue("slow" if why == "timeout" else "test").id
+    following = log.enqueue("test").id
+    may_end = threading.Event()
+
+    def execute(work: Work) -> None:
+        if work.run_id == run:
+            may_end.wait(60)
+
+    with working(Worker(log, {"slow": execute, "test": execute}, grace_s=0.2, concurrency=2)):
+        wait_for(lambda: log.state(run).status == "running")
+        if why == "abort":
+            log.request_abort(run, reason="enough")
+        wait_for(lambda: log.state(run).is_terminal)
+        wait_for(lambda: log.state(following).status == "completed")
+
+    assert status == log.state(run).status
+    assert not may_end.is_set()
+    may_end.set()
+
+
+DEAF = """
+import signal
+import sys
+import time
+import ledger
+from cli.worker import Worker
+
+with ledger.open(sys.argv[1]) as log:
+    worker = Worker(log, {"test": lambda work: time.sleep(1000)}, grace_s=0.2)
+    signal.signal(signal.SIGTERM, lambda *_: worker.stop())
+    worker.run()
+"""
+
+
+def test_worker_process_when_a_handler_does_not_listen(log: Ledger, shared_url: str) -> None:
+    """A worker that is asked to end hands back what does not end, and its process ends."""
+    run = log.enqueue("test").id
+    process = subprocess.Popen([sys.executable, "-c", DEAF, shared_url], cwd=ROOT)
+    try:
+        wait_for(lambda: log.state(run).status == "running", timeout_s=30)
+        process.terminate()
+
+        assert 0 == process.wait(timeout=10)
+    finally:
+        process.kill()
+        process.wait()
+    assert ("queued", 1) == (log.state(run).status, log.state(run).uncounted_attempts)
+
+
+def test_worker_when_it_holds_many_leases(log: Ledger) -> None:
+    """All leases of a worker are renewed in one statement, three times within a lease's length."""
+    runs = [log.enqueue("test").id for _ in range(12)]
+    may_end = threading.Event()
+    renewals: list[int] = []
+    renew = log.heartbeat
+
+    class Counting(Ledger):
+        def heartbeat(self, leases: Sequence[Lease], **options: Any) -> Any:
+            renewals.append(len(leases))
+            return renew(leases, **options)
+
+    counting = copy(log)
+    counting.__class__ = Counting
+    with working(Worker(counting, {"test": lambda work: may_end.wait(30)}, concurrency=12, lease_s=1.5)):
+        wait_for(lambda: len(renewals) >= 4)
+        may_end.set()
+
+    assert [12] * 3 == renewals[1:4]
+    assert {("completed", 1)} == {(log.state(run).status, log.state(run).attempt) for run in runs}
 
 
 def test_worker_when_it_shuts_down(log: Ledger) -> None:
