@@ -4,7 +4,8 @@
 
 A wish is a file in the folder, `RUN_ID.NUMBER`, that holds a step: an event's type, for results which batch of the
 handler it is, and `before` its append, `uncommitted` (appended, and not yet committed) or `after` its commit. Whoever
-comes to that step of that run renames the file to `died.RUN_ID.NUMBER`, and is gone.
+comes to that step of that run renames the file to `died.RUN_ID.NUMBER`, and is gone. `put_back` is no event: a sweep
+offers the finalization of a finalizer that is gone to others.
 """
 
 import os
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cli.worker
 import ledger
 from cli.worker import Work, Worker
 from ledger.store import AppendRequest
@@ -29,14 +31,17 @@ WISHES = {
         *(f"shard_completed {moment}" for moment in ("before", "after")),
         *(f"finalization_started {moment}" for moment in ("before", "uncommitted", "after")),
         *(f"{event} {moment}" for event in ("gate_finished", "completed") for moment in ("before", "after")),
+        *(f"shard_started after, shard_retried {moment}" for moment in ("before", "uncommitted", "after")),
+        *(f"finalization_started after, put_back {moment}" for moment in ("before", "uncommitted")),
     ],
     "whole": [
         "started after",
         *(f"shard_result_appended {batch} {moment}" for batch in (1, 2) for moment in ("before", "after")),
         *(f"completed {moment}" for moment in ("before", "after")),
+        *(f"started after, attempt_failed {moment}" for moment in ("before", "uncommitted", "after")),
     ],
 }
-"""Every step at which a worker of a kind can die."""
+"""Every step at which a worker of a kind can die; where there are two, another dies while it sweeps after the first."""
 
 
 def die_at(run_id: str, step: str) -> None:
@@ -80,7 +85,7 @@ def make_mortal(log: ledger.Ledger) -> None:
 
     store.append, store.in_turn = mortal_append, mortal_turn
     tasks: Any = type(store.tasks)
-    claiming, lend_runs = tasks.claiming, tasks.lend_runs
+    claiming, lend_runs, settling = tasks.claiming, tasks.lend_runs, tasks.settling
 
     @contextmanager
     def mortal_claiming(self: Any, **options: Any) -> Iterator[Any]:
@@ -96,7 +101,15 @@ def make_mortal(log: ledger.Ledger) -> None:
             die_at(one.run_id, "started after")
         return lent
 
-    tasks.claiming, tasks.lend_runs = mortal_claiming, mortal_lend_runs
+    @contextmanager
+    def mortal_settling(self: Any, **_: Any) -> Iterator[Any]:
+        with settling(self, limit=1) as sweeping:  # one dies of one wish: of several, the others would not come true
+            mortal = MortalSettling(sweeping)
+            yield mortal
+        for request in mortal.requests:
+            die_at(request.run_id, f"{step_of(request)} after")
+
+    tasks.claiming, tasks.lend_runs, tasks.settling = mortal_claiming, mortal_lend_runs, mortal_settling
 
 
 class MortalTurn:
@@ -131,10 +144,32 @@ class MortalClaiming:
             die_at(request.run_id, step_of(request) + moment)
 
 
+class MortalSettling:
+    """A sweep in which one may die."""
+
+    def __init__(self, settling: Any) -> None:
+        self.tasks, self.read_run = settling.tasks, settling.read_run
+        self._append, self._put_back = settling.append, settling.put_back
+        self.requests: list[AppendRequest] = []
+
+    def append(self, request: AppendRequest) -> Any:
+        self.requests.append(request)
+        die_at(request.run_id, f"{step_of(request)} before")
+        appended = self._append(request)
+        die_at(request.run_id, f"{step_of(request)} uncommitted")
+        return appended
+
+    def put_back(self, task: Any) -> None:
+        die_at(task.run_id, "put_back before")
+        self._put_back(task)
+        die_at(task.run_id, "put_back uncommitted")
+
+
 def execute(work: Work) -> str:
     BATCHES.count = 0
     half = len(work.plan) // 2
     for tests in (work.plan[:half], work.plan[half:]):
+        work.wait_stopped(work.input.get("pause_s", 0))
         work.append_results([{"testId": test_id, "status": "passed"} for test_id in tests])
     return f"report/{work.run_id}"
 
@@ -146,6 +181,7 @@ def finalize(work: Work) -> str:
 
 if __name__ == "__main__":
     FOLDER = Path(sys.argv[3])
+    cli.worker.SWEEP_S = 0.5  # type: ignore[misc]  # they die often, and sweep little at once
     with ledger.open(sys.argv[1]) as log:
         make_mortal(log)
         worker = Worker(

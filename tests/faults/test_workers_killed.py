@@ -1,6 +1,8 @@
 """Workers killed with SIGKILL at every step, stopped with SIGSTOP, raced by others: what is done is done once."""
 
+import ipaddress
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -13,8 +15,10 @@ from pathlib import Path
 
 import pytest
 from mortal_worker import WISHES
+from webhook_receiver import receiving
 
 import ledger
+from cli.outbox.outbox import Delivering, Outbox
 from cli.worker import Work, Worker
 from ledger import Kind, Ledger
 from ledger.ids import new_run_id
@@ -22,7 +26,12 @@ from projections import Results, verify
 
 IS_CAMPAIGN = bool(os.environ.get("RUNFOLD_CAMPAIGN"))
 ROOT = Path(__file__).parents[1]
-KINDS = (Kind(name="cut", attempts_max=500), Kind(name="whole", attempts_max=500), Kind(name="test", attempts_max=3))
+ATTEMPTS_MAX = 500
+KINDS = (
+    Kind(name="cut", attempts_max=ATTEMPTS_MAX),
+    Kind(name="whole", attempts_max=ATTEMPTS_MAX),
+    Kind(name="test", attempts_max=3),
+)
 PLAN = [[f"{shard}-{number}" for number in range(4)] for shard in range(4)]
 
 
@@ -30,6 +39,9 @@ PLAN = [[f"{shard}-{number}" for number in range(4)] for shard in range(4)]
 def log(shared_url: str) -> Iterator[Ledger]:
     with ledger.open(shared_url, kinds=KINDS, migrate=True) as opened:
         yield opened
+
+
+TO_LOOPBACK = Delivering(allowed=(ipaddress.ip_network("127.0.0.0/8"),), attempts_max=1)
 
 
 class Supervisor:
@@ -72,17 +84,23 @@ def supervised(url: str, folder: Path, *, workers: int) -> Iterator[Supervisor]:
                 process.wait()
 
 
-def wished_runs(log: Ledger, folder: Path, *, deaths: int) -> dict[str, str]:
+def ask_for(log: Ledger, kind: str, **facts: object) -> str:
+    """Ask for a run of 16 tests, in four shards where its kind is cut."""
+    plan = PLAN if kind == "cut" else [[test_id for shard in PLAN for test_id in shard]]
+    return log.enqueue(kind, plan=plan, shard_count=len(PLAN) if kind == "cut" else None, **facts).id  # type: ignore[arg-type]
+
+
+def wished_runs(log: Ledger, folder: Path, *, deaths: int, callback_url: str) -> dict[str, str]:
     """Ask for a run for each step at which a worker can die, which so many workers are to die at."""
     wishes: dict[str, str] = {}
     for kind, steps in WISHES.items():
         for step in steps:
             run_id = new_run_id()
             is_last = step == "completed after"  # nobody comes there again
-            for number in range(1 if is_last else deaths):
-                (folder / f"{run_id}.{number}").write_text(step)
-            plan = PLAN if kind == "cut" else [[test_id for shard in PLAN for test_id in shard]]
-            log.enqueue(kind, plan=plan, shard_count=len(PLAN) if kind == "cut" else None, run_id=run_id)
+            wanted = step.split(", ") * (1 if is_last else deaths)
+            for number, one in enumerate(wanted):
+                (folder / f"{run_id}.{number}").write_text(one)
+            ask_for(log, kind, run_id=run_id, callback_url=callback_url)
             wishes[run_id] = f"{kind}: {step}"
     return wishes
 
@@ -97,6 +115,7 @@ def check_run(log: Ledger, run_id: str, what: str) -> None:
     tests = [result.test_id for result in Results(log).of_run(run_id).results]
     assert sorted(test_id for shard in PLAN for test_id in shard) == sorted(str(test_id) for test_id in tests), what
     assert 1 == types["completed"], what
+    assert state.attempt <= ATTEMPTS_MAX, what
     if state.shard_count is not None:
         assert (4, 4) == (types["shard_completed"], state.shards_completed), what
         assert types["finalization_started"] >= 1 + ("finalization_started after" in what), what
@@ -105,31 +124,70 @@ def check_run(log: Ledger, run_id: str, what: str) -> None:
 
 
 def test_worker_when_killed_at_every_step(log: Ledger, shared_url: str, tmp_path: Path) -> None:
-    """Eight workers, one of which dies before, in or after each append of a run: each run ends, all counted once."""
+    """Eight workers, one of which dies before, in or after each append of a run, or of the sweep after another's death.
+
+    Each run ends, all tests are counted once, and each is called back for once.
+    """
     folder = tmp_path / "wishes"
     folder.mkdir()
-    for _ in range(10 if IS_CAMPAIGN else 1):
-        wishes = wished_runs(log, folder, deaths=3 if IS_CAMPAIGN else 1)
+    with receiving() as receiver:
+        outbox = Outbox(log, TO_LOOPBACK)
+        for _ in range(10 if IS_CAMPAIGN else 1):
+            receiver.calls.clear()
+            wishes = wished_runs(log, folder, deaths=3 if IS_CAMPAIGN else 1, callback_url=receiver.url)
 
-        with supervised(shared_url, folder, workers=8) as workers:
-            deadline = time.monotonic() + 240
-            open_runs = set(wishes)
-            while open_runs:
-                assert time.monotonic() < deadline, [wishes[run] for run in open_runs]
-                workers.replace_dead()
-                log.sweep()  # beside the workers' own sweeps
-                time.sleep(0.1)
-                open_runs = {run for run in open_runs if not log.state(run).is_terminal}
-            time.sleep(0.2)
-            codes = workers.end()
+            with supervised(shared_url, folder, workers=8) as workers:
+                deadline = time.monotonic() + 240
+                open_runs = set(wishes)
+                while open_runs:
+                    assert time.monotonic() < deadline, [wishes[run] for run in open_runs]
+                    workers.replace_dead()
+                    outbox.step()
+                    time.sleep(0.1)
+                    open_runs = {run for run in open_runs if not log.state(run).is_terminal}
+                time.sleep(0.2)
+                codes = workers.end()
 
-        assert set(codes) <= {0, -signal.SIGTERM, -signal.SIGKILL}  # well, too young to listen, died at the last step
-        assert [] == [wishes[path.name.partition(".")[0]] for path in folder.glob("0*.*")]  # all wishes came true
-        assert len(list(folder.glob("died.*"))) >= len(wishes)
-        for run_id, what in wishes.items():
-            check_run(log, run_id, what)
-        assert [] == list(log.tasks())
-        assert verify(log)
+            assert set(codes) <= {0, -signal.SIGTERM, -signal.SIGKILL}  # well, too young to listen, died at the end
+            assert [] == [wishes[path.name.partition(".")[0]] for path in folder.glob("0*.*")]  # all came true
+            assert len(list(folder.glob("died.*"))) >= len(wishes)
+            for run_id, what in wishes.items():
+                check_run(log, run_id, what)
+            assert [] == list(log.tasks())
+            outbox.step()
+            receiver.wait_for(len(wishes))
+        outbox.step()
+        outbox.close()
+        ended = sorted(list(log.read(run))[-1].event_id for run in wishes)
+        assert ended == sorted(call.webhook_id for call in receiver.calls)
+    assert verify(log)
+
+
+def test_workers_when_killed_at_any_time(log: Ledger, shared_url: str, tmp_path: Path) -> None:
+    """Eight workers, of which one after the other dies wherever it happens to be: each run ends, counted once."""
+    seed = random.randrange(2**32) if IS_CAMPAIGN else 7
+    chance = random.Random(seed)
+    print(f"seed {seed}")  # shown when it fails
+    count, deaths_max = (600, 300) if IS_CAMPAIGN else (40, 12)
+    runs = [ask_for(log, chance.choice(["cut", "whole"]), input={"pause_s": 0.1}) for _ in range(count)]
+
+    with supervised(shared_url, tmp_path, workers=8) as workers:
+        deadline = time.monotonic() + (3_000 if IS_CAMPAIGN else 200)
+        open_runs = set(runs)
+        while open_runs:
+            assert time.monotonic() < deadline, open_runs
+            time.sleep(chance.uniform(0.1, 0.6))
+            if workers.deaths < deaths_max:
+                chance.choice(workers.processes).kill()
+            workers.replace_dead()
+            open_runs = {run for run in open_runs if not log.state(run).is_terminal}
+        workers.end()
+
+    assert workers.deaths >= deaths_max / 2
+    for run_id in runs:
+        check_run(log, run_id, f"{run_id}, seed {seed}")
+    assert [] == list(log.tasks())
+    assert verify(log)
 
 
 # --- stopped ------------------------------------------------------------------------------------------------
