@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from time import sleep
 from typing import Any, Final, TypeVar
@@ -456,6 +457,8 @@ def lag(log: Ledger, name: str = RUNS.name) -> Lag:
     Raises:
         InvalidInput: when there is no such projection.
     """
+    if hasattr(log, "ask"):  # behind a server, which looks
+        return _remote_lag(log.ask("/v1/projections", {})["projections"], name)
     _, tables = _projection(log, name)
     checkpoint = position = tables.checkpoint().position
     count, since, more = 0, None, True
@@ -466,6 +469,14 @@ def lag(log: Ledger, name: str = RUNS.name) -> Lag:
         position, more = page.last_position, page.more
         count += page.count
     return Lag(name, checkpoint, position, count, since)
+
+
+def _remote_lag(told: Sequence[dict[str, Any]], name: str) -> Lag:
+    found = next((each for each in told if each["name"] == name), None)
+    if found is None:
+        raise InvalidInput("name", f"{name!r} is no projection of that server.")
+    since = found["behind_since"]
+    return Lag(**{**found, "behind_since": None if since is None else datetime.fromisoformat(since)})
 
 
 def fresh(log: Ledger, name: str, read: Callable[[int], _T | None], *, follow: bool = True) -> _T:

@@ -16,6 +16,7 @@ from ledger import limits
 from ledger.run.codec import RecordedRunEvent
 from ledger.run.state import Run
 from ledger.run.values import GateOutcome, JsonObject, Moment, Policy, Status, Verdict
+from projections.results import Result, TestSummary
 
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
 Key = Annotated[str, Meta(min_length=1, max_length=limits.KEY_CHARS_MAX)]
@@ -298,6 +299,38 @@ class HistoryQuery(Message, frozen=True):
     limit: PageSize = 100
 
 
+class CountedQuery(Message, frozen=True):
+    """`page_token` is the `next_page_token` of the page before."""
+
+    limit: PageSize = 100
+    page_token: str | None = None
+
+
+class CompareQuery(Message, frozen=True):
+    """`newer` is the run that is compared with the one in the path."""
+
+    newer: Uuid
+
+
+class TestsQuery(Message, frozen=True):
+    """Without a project: runs of none. `runs` is how many of the newest are looked at."""
+
+    project: Name | None = None
+    since: Moment | None = None
+    order: Literal["flaky", "slowest", "failing"] = "flaky"
+    limit: PageSize = 50
+    runs: Annotated[int, Meta(ge=1, le=limits.RANKED_RUNS_MAX)] = limits.RANKED_RUNS
+
+
+class TestHistoryQuery(Message, frozen=True):
+    """Without a project: runs of any."""
+
+    test_id: Text
+    project: Name | None = None
+    kind: Name | None = None
+    limit: PageSize = 50
+
+
 class EventsQuery(Message, frozen=True):
     """`after` is a position, exclusive. `type` and `label` may be given often."""
 
@@ -473,6 +506,21 @@ class ResultsAnswer(msgspec.Struct, frozen=True):
     batches: list[ResultsEntry]
     next_after: int
     more: bool
+
+
+class CountedAnswer(msgspec.Struct, frozen=True):
+    """Results that count: of a shard that was tried anew, the newest attempt's."""
+
+    results: list[Result]
+    next_page_token: str | None
+
+
+class TestsAnswer(msgspec.Struct, frozen=True):
+    tests: list[TestSummary]
+
+
+class TestHistoryAnswer(msgspec.Struct, frozen=True):
+    results: list[Result]
 
 
 class LogLine(msgspec.Struct, frozen=True):

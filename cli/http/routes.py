@@ -34,8 +34,13 @@ from ledger.run.codec import RecordedRunEvent, decode_page
 from ledger.run.events import TERMINAL_EVENTS, ShardResultAppended
 from ledger.run.leases import Lease, Purpose
 from ledger.run.values import JsonObject, Moment, check_uuid
+from projections.comparison import Comparison, compare
 from projections.projector import PROJECTIONS, lag
 from projections.queries import RunFilters
+from projections.result_reader import Results
+from projections.retention import forget
+from projections.timing_reader import Timings
+from projections.timings import RunTimings
 
 # --- documents --------------------------------------------------------------------------------------------------
 
@@ -215,6 +220,43 @@ def logs(call: Call[m.HistoryQuery, m.Nothing]) -> Reply:
     return Reply({"lines": lines, "next_after": events[-1].version if events else call.query.after, "more": more})
 
 
+# --- what results say -------------------------------------------------------------------------------------------
+
+
+def counted_results(call: Call[m.CountedQuery, m.Nothing]) -> Reply:
+    page = Results(call.log).of_run(_run_id(call), limit=call.query.limit, page_token=call.query.page_token)
+    return Reply(page._asdict())
+
+
+def timings(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    return Reply(Timings(call.log).of_run(_run_id(call)))
+
+
+def compare_runs(call: Call[m.CompareQuery, m.Nothing]) -> Reply:
+    newer = RunId(call.query.newer)
+    call.identity.require_run(newer, call.log.facts.read(newer).project)
+    return Reply(compare(call.log, _run_id(call), newer))
+
+
+def tests(call: Call[m.TestsQuery, m.Nothing]) -> Reply:
+    query = call.query
+    ranked = Results(call.log).tests(
+        project=call.identity.chosen_project(query.project),
+        since=query.since,
+        order=query.order,
+        limit=query.limit,
+        runs=query.runs,
+    )
+    return Reply({"tests": ranked})
+
+
+def test_history(call: Call[m.TestHistoryQuery, m.Nothing]) -> Reply:
+    query = call.query
+    project = call.identity.chosen_project(query.project)
+    found = Results(call.log).history(query.test_id, project=project, kind=query.kind, limit=query.limit)
+    return Reply({"results": found})
+
+
 # --- the life of a run ------------------------------------------------------------------------------------------
 
 
@@ -292,7 +334,9 @@ def restore(call: Call[m.Nothing, m.Nothing]) -> Reply:
 
 
 def purge(call: Call[m.Nothing, m.PurgeBody]) -> Reply:
-    return _changed(call, call.log.purge(_run_id(call), reason=call.body.reason, from_bin=call.body.from_bin))
+    outcome = call.log.purge(_run_id(call), reason=call.body.reason, from_bin=call.body.from_bin)
+    forget(call.log)
+    return _changed(call, outcome)
 
 
 # --- what commutes ----------------------------------------------------------------------------------------------
@@ -604,6 +648,16 @@ def _operations() -> Iterable[Operation]:
         query=m.HistoryQuery, answer=m.EventsAnswer)  # fmt: skip
     yield _read("results", "/v1/runs/{run_id}/results", "The results of a run, as they were appended", results,
         query=m.HistoryQuery, answer=m.ResultsAnswer)  # fmt: skip
+    yield _read("counted_results", "/v1/runs/{run_id}/results:counted", "The results of a run that count",
+        counted_results, query=m.CountedQuery, answer=m.CountedAnswer)  # fmt: skip
+    yield _read("timings", "/v1/runs/{run_id}/timings", "How long attempts, phases and shards took", timings,
+        answer=RunTimings)  # fmt: skip
+    yield _read("compare", "/v1/runs/{run_id}:compare", "What became of each test from this run to a newer one",
+        compare_runs, query=m.CompareQuery, answer=Comparison)  # fmt: skip
+    yield _read("tests", "/v1/tests", "The tests of a project: flaky, slow or failing", tests,
+        query=m.TestsQuery, answer=m.TestsAnswer)  # fmt: skip
+    yield _read("test_history", "/v1/tests:history", "The newest results of a test", test_history,
+        query=m.TestHistoryQuery, answer=m.TestHistoryAnswer)  # fmt: skip
     yield _read("logs", "/v1/runs/{run_id}/logs", "The output of a run", logs,
         query=m.HistoryQuery, answer=m.LogAnswer)  # fmt: skip
     yield _read("follow_run", "/v1/runs/{run_id}/stream", "The events of a run as they come, until it ends", elsewhere,

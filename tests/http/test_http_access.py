@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlencode
 
 import pytest
 from command_line import runfold
@@ -30,6 +31,7 @@ class Described(NamedTuple):
     body: dict[str, Any] | None
     takes_project: bool
     takes_projects: bool
+    required: dict[str, Any]
     is_stream: bool
 
     @property
@@ -53,6 +55,11 @@ def described() -> Iterator[Described]:
                 body,
                 "project" in names or "project" in resolved(content.get("application/json", {}).get("schema", {})),
                 "projects" in resolved(content.get("application/json", {}).get("schema", {})),
+                {
+                    parameter["name"]: example(parameter["schema"])
+                    for parameter in operation["parameters"]
+                    if parameter["in"] == "query" and parameter["required"]
+                },
                 "text/event-stream" in operation["responses"].get("200", {}).get("content", {}),
             )
 
@@ -118,8 +125,11 @@ def asked(server: Server, operation: Described, run_id: str, authorization: str)
         body = {**(body or {}), "projects": ["web"]}
     if operation.takes_project and operation.method == "POST":
         body = {**(body or {}), "project": "web"}
-    elif operation.takes_project:
-        path += "?project=web"
+    query = {**operation.required, **({"project": "web"} if operation.takes_project else {})}
+    if "newer" in query:
+        query["newer"] = run_id
+    if operation.method == "GET" and query:
+        path += "?" + urlencode(query)
     if operation.is_stream:
         stream = server.stream(path, Authorization=authorization)
         answer = Answer(stream.status, dict(stream.response.getheaders()), b"")
@@ -214,6 +224,22 @@ def test_operation_when_the_token_is_right(server: Server, tokens: dict[str, str
     assert answer.status in (200, 201, 204, 409, 422), answer
     if operation.method == "GET":
         assert 200 == answer.status
+
+
+def test_compare_when_one_run_is_foreign(server: Server, tokens: dict[str, str]) -> None:
+    """A run of another project is not there to be compared with, either."""
+    mine, foreign = server.enqueue(project="web"), server.enqueue(project="api")
+    authorization = f"Bearer {tokens['runs:read web']}"
+
+    own = server.get(f"/v1/runs/{mine}:compare?newer={mine}", Authorization=authorization)
+    answers = [
+        server.get(f"/v1/runs/{mine}:compare?newer={newer}", Authorization=authorization)
+        for newer in (foreign, MISSING_RUN)
+    ]
+
+    assert 200 == own.status
+    assert [(404, "run-not-found")] * 2 == [(answer.status, answer.json["code"]) for answer in answers]
+    assert without_ids(answers[0]) == without_ids(answers[1])
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from command_line import runfold
+from command_line import Done, runfold
 from http_server import Server, new_token, serving, start
 
 import ledger
@@ -23,7 +23,7 @@ from ledger import (
     StoreUnavailable,
     VersionConflict,
 )
-from projections import Runs
+from projections import PROJECTIONS, Results, Runs, Timings, compare, lag
 
 UNKNOWN = "0192f3a0-0000-7000-8000-0000000003e7"
 
@@ -173,6 +173,39 @@ def test_lists(remote: Ledger, local: Ledger) -> None:
         Runs(remote).list(status="nonsense")
 
 
+def test_results_and_timings(remote: Ledger, local: Ledger) -> None:
+    """Rankings, histories, comparisons, timings and lags are those of the database."""
+    runs = []
+    for outcome in ("passed", "failed", "passed"):
+        run = remote.enqueue("test", project="web", shard_count=2, worker="w1").id
+        rows = [{"testId": f"TC-{n}", "status": outcome if n % 2 else "passed", "durationMs": n} for n in range(150)]
+        remote.append_results(run, rows, shard=0)
+        remote.complete_shard(run, 0)
+        runs.append(run)
+
+    for read in (
+        lambda log: Results(log).tests(project="web"),
+        lambda log: Results(log).tests(project="web", order="slowest", limit=3, runs=2),
+        lambda log: Results(log).tests(project=None),
+        lambda log: Results(log).history("TC-1", project="web"),
+        lambda log: Results(log).latest("TC-2"),
+        lambda log: list(Results(log).all_of_run(runs[0])),
+        lambda log: Timings(log).of_run(runs[1]),
+        lambda log: compare(log, runs[0], runs[1]),
+        lambda log: [lag(log, name) for name in PROJECTIONS],
+    ):
+        assert read(local) == read(remote)
+    page = Results(remote).of_run(runs[0], limit=100)
+    rest = Results(remote).of_run(runs[0], limit=100, page_token=page.next_page_token)
+    assert (100, 50, None) == (len(page.results), len(rest.results), rest.next_page_token)
+    assert 75 == len(compare(remote, runs[0], runs[1]).flipped)
+    for ask in (Timings(remote).of_run, Results(remote).of_run):
+        with pytest.raises(RunNotFound):
+            ask(UNKNOWN)
+    with pytest.raises(RunNotFound):
+        compare(remote, runs[0], UNKNOWN)
+
+
 def test_log_and_subscription(remote: Ledger, local: Ledger) -> None:
     """The log is read in order, and followed live, by position."""
     runs = [local.enqueue("test").id for _ in range(30)]
@@ -281,6 +314,44 @@ def test_command_line(server: Server, tmp_path: Path, local: Ledger) -> None:
     assert (1, Status.ABORTED) == (watched.code, local.state(run).status)
     assert 7 == database.code
     assert "needs its database" in database.err
+
+
+def test_command_line_when_it_reads_and_purges(server: Server, tmp_path: Path, local: Ledger) -> None:
+    """What reads results, timings and lags works behind a server; so do the bin, a retry, and a purge."""
+    env = {"RUNFOLD_URL": server.url, "RUNFOLD_TOKEN": server.token or ""}
+    runs = []
+    for status in ("passed", "failed"):
+        run = local.enqueue("test", project="web", worker="w1").id
+        local.append_results(run, [{"testId": "TC-1", "status": status}])
+        local.complete(run)
+        runs.append(run)
+
+    def run_all(*commands: tuple[str, ...]) -> list[Done]:
+        return [runfold(*command, folder=tmp_path, env=env) for command in commands]
+
+    done = run_all(
+        ("tests", "--project", "web"),
+        ("tests", "TC-1", "--project", "web"),
+        ("compare", *runs),
+        ("timings", runs[0]),
+        ("projection", "list"),
+        ("logs", "-f", runs[0]),
+        ("history", "--follow", runs[0]),
+        ("retry", runs[0]),
+        ("delete", runs[0]),
+        ("restore", runs[0]),
+        ("delete", runs[0]),
+        ("purge", runs[0], "--yes"),
+        ("purge", "--older-than", "0s", "--deleted", "--yes"),
+    )
+
+    assert [0] * 13 == [each.code for each in done], [each.err for each in done]
+    tests, history, compared, timed = done[:4]
+    assert "TC-1" == tests.rows[0][0]
+    assert [runs[1], runs[0]] == [row[0] for row in history.rows]
+    assert ["flipped", "TC-1"] == compared.rows[0]
+    assert "attempt" == timed.rows[0][0]
+    assert local.state(runs[0]).purged_at is not None
 
 
 def test_token(shared_url: str, tmp_path: Path) -> None:
