@@ -205,6 +205,10 @@ class Consumer:
         """
         return _places(self._store, self.name)
 
+    def position(self) -> int:
+        """Give the least checkpoint of its partitions; 0 when it was removed meanwhile."""
+        return min((place.position for place in self._store.consumers.places(self.name)), default=0)
+
     def status(self) -> ConsumerStatus:
         """Tell how far it is behind the log.
 
@@ -219,7 +223,7 @@ class Consumer:
             settings=self.settings,
             position=position,
             head=page.settled_position,
-            events_behind_max=max(0, page.settled_position - position),
+            events_behind_max=max(0, page.settled_position - position) if first else 0,
             behind_since=first[0].recorded_at if first else None,
             places=tuple(places),
         )

@@ -200,6 +200,7 @@ class Service:
                 "runfold_tail_position": ("Position up to which subscribers were told.", self.hub.position),
             },
             self.log.store.tasks.count(kinds=None),
+            {each.name: each.position() for each in self.log.consumers()},
         )
 
     @contextmanager

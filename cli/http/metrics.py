@@ -24,12 +24,18 @@ class Metrics:
         bucket = next((limit for limit in BUCKETS_S if seconds <= limit), float("inf"))
         self._buckets[operation, bucket] += 1
 
-    def text(self, gauges: Mapping[str, tuple[str, float]], queue: Mapping[tuple[str, str], int]) -> str:
+    def text(
+        self,
+        gauges: Mapping[str, tuple[str, float]],
+        queue: Mapping[tuple[str, str], int],
+        checkpoints: Mapping[str, int],
+    ) -> str:
         """Write everything.
 
         Args:
             gauges: Name to what it is, and its value now.
             queue: Kind and state to how many tasks.
+            checkpoints: Consumer to its position.
         """
         lines = [*self._request_lines(), *self._latency_lines()]
         lines += _family("runfold_events_sent_total", "counter", "Events sent to subscribers.", {"": self.events_sent})
@@ -39,6 +45,8 @@ class Metrics:
             lines += _family(name, "gauge", words, {"": value})
         tasks = {_labels(kind=kind, state=state): float(count) for (kind, state), count in sorted(queue.items())}
         lines += _family("runfold_tasks", "gauge", "Tasks by kind and state.", tasks)
+        positions = {_labels(consumer=name): position for name, position in checkpoints.items()}
+        lines += _family("runfold_consumer_position", "gauge", "Least checkpoint of a consumer.", positions)
         return "\n".join(lines) + "\n"
 
     def _request_lines(self) -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from command_line import runfold
 from http_server import Server, new_token, serving, start
+from postgres_server import running_server
 
 import ledger
 from cli.main import EXIT_CODES
@@ -70,6 +71,7 @@ def test_consumer_when_used_from_end_to_end(server: Server) -> None:
     assert (409, "batch-lost", "billing") == (lost.status, lost.json["code"], lost.json["consumer"])
     assert 200 == server.post("/v1/consumers/billing:hand-back", batch_of(again)).status
     assert ["billing"] == [each["name"] for each in server.get("/v1/consumers").json["consumers"]]
+    assert 'runfold_consumer_position{consumer="billing"} 0' in server.get("/metrics").content.decode()
     assert 200 == server.post("/v1/consumers/billing:remove").status
     gone = server.post("/v1/consumers/billing:fetch")
     assert (404, "consumer-not-found") == (gone.status, gone.json["code"])
@@ -246,6 +248,31 @@ def test_remote_consumer_when_the_server_is_killed(shared_url: str, tmp_path: Pa
 
     seen = {event.position for reader in readers for batch in reader.acknowledged for event in batch.events}
     assert positions(shared_url) == sorted(seen)
+
+
+def test_remote_consumer_when_postgres_is_restarted(tmp_path: Path) -> None:
+    """The database goes away and comes back under readers behind a server: no event is left out."""
+    with running_server() as database:
+        if not database.is_ours:
+            pytest.skip("the named server is not ours to restart")
+        url = database.create_database()
+        ledger.open(url, migrate=True).close()
+        with serving(url, tmp_path) as server:
+            readers = [RemoteReader(server.url, server.token, seed=seed) for seed in range(3)]
+            for reader in readers:
+                reader.start()
+            for _ in range(2):
+                with ledger.open(url) as log:
+                    for _ in range(40):
+                        log.enqueue("test")
+                database.restart("immediate")
+            for reader in readers:
+                reader.ends.set()
+            for reader in readers:
+                reader.join(90)
+                assert not reader.is_alive()
+        seen = {event.position for reader in readers for batch in reader.acknowledged for event in batch.events}
+        assert positions(url) == sorted(seen)
 
 
 # --- on the command line ------------------------------------------------------------------------------------------

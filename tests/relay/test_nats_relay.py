@@ -14,6 +14,7 @@ import pytest
 from builders import FULL, recorded
 from command_line import RUNFOLD, environment, runfold
 from nats_server import NatsServer, Stored, running_nats
+from postgres_server import running_server
 
 import ledger
 from cli.relay.messages import HEADERS_BYTES, MESSAGE_ID, message_of, subject_of
@@ -154,6 +155,27 @@ def test_relay_when_nats_is_killed(sqlite_url: str, tmp_path: Path, broker: Nats
 
         assert event_ids(log) == ids_of(stored)
         assert relay.poll() is None
+
+
+def test_relay_when_postgres_is_restarted(tmp_path: Path, broker: NatsServer) -> None:
+    """The database goes away and comes back: the relay stays, and nothing is lost or doubled."""
+    with running_server() as database:
+        if not database.is_ours:
+            pytest.skip("the named server is not ours to restart")
+        url = database.create_database()
+        with ledger.open(url, migrate=True) as log:
+            write(log)
+        with relaying(url, broker, tmp_path, "--create-stream") as relay:
+            for _ in range(2):
+                wait_until(lambda: len(broker.stored("RUNS")) > 0)
+                database.restart("immediate")
+                with ledger.open(url) as log:
+                    write(log)
+            with ledger.open(url) as log:
+                wait_until(lambda: len(broker.stored("RUNS")) >= len(event_ids(log)), timeout_s=90)
+                stored = wait_for_all(log, broker)
+                assert event_ids(log) == ids_of(stored)
+            assert relay.poll() is None
 
 
 def test_relay_when_two_relay_and_somebody_else_publishes(shared_url: str, tmp_path: Path, broker: NatsServer) -> None:
