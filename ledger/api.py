@@ -1546,8 +1546,9 @@ class Ledger:
     def _lost(self, lease: Lease, attempted: str) -> LeaseLost:
         """Note in the run's history, once a lease, that its former holder still wanted to write."""
         event = WriteRejected(worker=lease.worker, token=lease.token, attempted=attempted, shard=lease.shard)
-        at_ms = round(lease.deadline.timestamp() * 1000)
-        event_id = derived_id("write_rejected", lease.run_id, lease.shard or -1, lease.token, at_ms=at_ms)
+        shard = -1 if lease.shard is None else lease.shard
+        at_ms = int(lease.run_id.replace("-", "")[:12], 16)  # what each process that knows of the lease knows
+        event_id = derived_id("write_rejected", lease.run_id, shard, lease.purpose, lease.token, at_ms=at_ms)
         with suppress(LedgerError):  # what matters is that the caller stops
             self.store.append(self._request(lease.run_id, [event], EXISTS, event_ids=[event_id]))
         return LeaseLost(run_id=lease.run_id, shard=lease.shard, worker=lease.worker, token=lease.token)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 
 import ledger
@@ -173,9 +174,11 @@ def test_write_when_the_lease_went_to_another(log: Ledger) -> None:
     log.sweep()
     new = claim_one(log, "w2")
     late = log.under(old)
+    as_its_child_knows_it = msgspec.structs.replace(old, deadline=datetime.now(UTC))
 
     for write in (
         lambda: late.append_results(run.id, [{"status": "passed"}]),
+        lambda: log.under(as_its_child_knows_it).append_results(run.id, [{"status": "passed"}]),
         lambda: late.append_log(run.id, ["still here"]),
         lambda: late.record_artifact(run.id, "a", "file:///a"),
         lambda: late.increment_stats(run.id, passed=1),

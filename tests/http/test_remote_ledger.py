@@ -235,6 +235,7 @@ def test_work(remote: Ledger) -> None:
     remote.fail_attempt(run, error="somebody decided so")
     with pytest.raises(LeaseLost):
         remote.under(lease).append_results(run, [{"status": "passed"}])
+    assert ["write_rejected"] == [event.type for event in remote.read(run)][-1:]
     [again] = remote.claim("w2")
     remote.under(again).append_results(run, [{"status": "passed"}])
 
