@@ -70,7 +70,7 @@ def open_store(url: str, *, migrate: bool | None = None) -> Store:
         return SqliteStore(sqlite_path(url), migrate=True if migrate is None else migrate)
     if url.startswith(("postgresql://", "postgres://")):
         return postgres_store(url, migrate=bool(migrate))
-    raise InvalidInput("url", f"{url!r} is no ledger: sqlite:///path, postgresql://… or memory: is.")
+    raise InvalidInput("url", f"{url!r} is no ledger: sqlite:///path, postgresql://…, https://… or memory: is.")
 
 
 def postgres_store(url: str, *, migrate: bool | None) -> "PostgresStore":

@@ -861,8 +861,8 @@ def _refuse(exc: psycopg.Error, url: str) -> NoReturn:
         raise StoreBusy(f"{url} was too busy: {_line(exc)}. Nothing was written; try again.") from exc
     if isinstance(exc, psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction):
         raise NotPermitted(
-            f"{url} does not let this user do that: {_line(exc)}. Nothing was written. Connect as a member of a role"
-            " that may: `runfold db roles` makes those for writing, reading and erasing."
+            f"{url} does not let this user do that: {_line(exc)}. Nothing was written. Connect as the tables' owner, or"
+            " as a member of the role for it, of those that `runfold db roles` makes."
         ) from exc
     raise StoreUnavailable(f"{url} answered with an error: {_line(exc)}. Nothing was written; try again.") from exc
 

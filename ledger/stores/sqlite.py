@@ -40,6 +40,7 @@ from ledger.errors import (
     EventIdReused,
     InvariantBroken,
     LedgerError,
+    NotPermitted,
     OutcomeUnknown,
     RunClosed,
     RunNotFound,
@@ -260,6 +261,13 @@ class SqliteStore:
             mode, synchronous = connection.pragma("journal_mode"), connection.pragma("synchronous")
         except apsw.NotADBError as exc:
             raise StoreUnavailable(f"{self.path} is no SQLite database. Name another file.") from exc
+        except apsw.CorruptError as exc:
+            raise StoreUnavailable(f"{self.path} is damaged: {exc}. Restore it from a backup.") from exc
+        except apsw.ReadOnlyError as exc:
+            raise StoreUnavailable(
+                f"{self.path} cannot be opened: {exc}. Readers too need files beside it (-wal and -shm): let this user"
+                " write in its folder, or read while another process has it open."
+            ) from exc
         except apsw.Error as exc:
             raise StoreUnavailable(f"{self.path} cannot be opened: {exc}. Check the path and its rights.") from exc
         if (mode, synchronous) != ("wal", 2):
@@ -319,6 +327,11 @@ class SqliteStore:
 
     def _begin(self) -> apsw.Connection:
         writer = self._writable()
+        if writer.readonly("main"):  # where BEGIN IMMEDIATE begins to read, and says nothing
+            raise NotPermitted(
+                f"{self.path} may be read by this user and not written. Nothing was written. Ask its owner for"
+                " the right to write the file and its folder."
+            )
         try:
             writer.execute("BEGIN IMMEDIATE")
         except apsw.BusyError as exc:

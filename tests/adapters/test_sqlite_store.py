@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from ledger.run.events import Annotated, RunEvent
 from ledger.store import ANY, AppendRequest
 from ledger.stores import sqlite
 from ledger.stores.sqlite import SqliteStore, file_system_of, require_safe_library
+from projections import Runs
 
 ROOT = Path(__file__).parents[2]
 
@@ -336,3 +338,57 @@ def test_turn_when_the_file_stays_locked(store: SqliteStore, path: Path, monkeyp
 
         assert 1 == store.read_run(RUN, after_version=0, limit=10).count
         other.execute("ROLLBACK")
+
+
+READING_ONLY = """
+import os, sys
+import ledger
+from ledger.errors import NotPermitted
+from projections import Runs
+
+with ledger.open(f"sqlite:///{sys.argv[1]}/mine.db") as log:  # also imports what an unprivileged user may not read
+    log.enqueue("test")
+    Runs(log).count()
+if os.geteuid() == 0:
+    os.seteuid(65534)
+with ledger.open(f"sqlite:///{sys.argv[1]}/runs.db", migrate=False) as log:
+    print(Runs(log).count(), [run.kind for run in Runs(log).list().runs])
+    run_id = Runs(log).latest().run_id
+    for write in (lambda: log.enqueue("test"), lambda: log.append_log(run_id, ["a"]), lambda: log.abort(run_id)):
+        try:
+            write()
+        except NotPermitted as error:
+            print(error)
+"""
+
+
+def test_reader_when_the_file_may_not_be_written() -> None:
+    """Whoever may only read the file sees its newest runs, folded in memory, and is told what it may not do."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with ledger.open(f"sqlite:///{folder}/runs.db") as log:
+            log.enqueue("build")
+            Runs(log).count()
+            log.enqueue("test")  # there is no row of this one
+            folder.chmod(0o755)
+            for file in folder.iterdir():
+                file.chmod(0o444)
+
+            done = subprocess.run(
+                [sys.executable, "-c", READING_ONLY, name], cwd=ROOT, capture_output=True, text=True, check=False
+            )
+
+    assert done.stdout.startswith("2 ['test', 'build']\n"), done.stderr
+    assert 3 == done.stdout.count("may be read by this user and not written")
+
+
+def test_open_when_the_file_is_damaged(tmp_path: Path) -> None:
+    """A damaged file is called that, with what helps."""
+    path = tmp_path / "runs.db"
+    ledger.open(f"sqlite:///{path}").close()
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 4_000)
+
+    with pytest.raises(StoreUnavailable, match=r"is damaged: .* Restore it from a backup"):
+        ledger.open(f"sqlite:///{path}")
