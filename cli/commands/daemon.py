@@ -66,7 +66,8 @@ def daemon(
     """Do what goes on by itself, until SIGTERM or Ctrl-C: settle leases that are over, call back
     when runs end, and enqueue what is scheduled.
 
-    Any number of daemons may run on one ledger. Workers sweep too; callbacks and schedules need a daemon.
+    Any number of daemons may run on one ledger. Workers sweep too; callbacks and schedules need a daemon. On PostgreSQL
+    it also writes the rows of read models, for users who may only read.
 
     \b
     Examples:
