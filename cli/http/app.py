@@ -11,9 +11,9 @@ import logging
 import re
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -55,7 +55,6 @@ from ledger.api import Ledger
 from ledger.clock import monotonic
 from ledger.errors import InvalidInput
 from ledger.events import RunId
-from ledger.facts import RunsFacts
 from ledger.run.values import check_uuid
 from projections.reader import Runs
 
@@ -95,7 +94,7 @@ class Service:
     def __init__(self, log: Ledger, *, tokens: TokenTable | None, options: Options) -> None:
         self.log = log
         self.runs = Runs(log)
-        self.facts = RunsFacts(log.store)
+        self.facts = log.facts
         self.metrics = Metrics()
         self.auth = Authenticator(tokens)
         self.options = options
@@ -105,7 +104,6 @@ class Service:
         self.enqueues = Enqueues(log, writers=self._writers)
         self.hub = Hub(log, facts=self.facts, readers=self._readers, metrics=self.metrics)
         self._waiting = 0
-        self._fetching = 0
         self._in_flight: set[tuple[str | None, str]] = set()
         self._admitted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
@@ -202,21 +200,6 @@ class Service:
             self.log.store.tasks.count(kinds=None),
             {each.name: each.position() for each in self.log.consumers()},
         )
-
-    @contextmanager
-    def fetching(self) -> Iterator[None]:
-        """Count a request that waits for a batch.
-
-        Raises:
-            Overloaded: when too many do.
-        """
-        if self._fetching >= limits.FETCHES_MAX:
-            raise Overloaded(f"{limits.FETCHES_MAX:,} requests wait for a batch already. Try again in a moment.")
-        self._fetching += 1
-        try:
-            yield
-        finally:
-            self._fetching -= 1
 
     def claim_key(self, identity: Identity, key: str | None) -> Callable[[], None]:
         """Let one request at a time use an idempotency key.
@@ -361,14 +344,16 @@ class Endpoint:
         give_up_at = monotonic() + body.wait_s
         if body.wait_s:
             await service.hub.start()
-        with service.fetching():
+        with service.hub.waiting(consumer.settings.wanted) as wake:
             while True:
-                seen = service.hub.position
+                wake.clear()  # before the look: what is handed out during it wakes
                 batch = await service.in_thread(search.take, is_write=True)
                 left_s = give_up_at - monotonic()
                 if batch is not None or left_s <= 0 or service.hub.is_closed or await request.is_disconnected():
                     break
-                await service.hub.moved(seen, timeout_s=min(left_s, limits.FETCH_POLL_S))
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(min(left_s, limits.FETCH_POLL_S)):
+                        await wake.wait()
         if batch is None:
             await service.in_thread(search.pass_over, is_write=True)
             return fetched(None, ())

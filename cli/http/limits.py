@@ -38,8 +38,8 @@ SUBSCRIBER_PAGE: Final = 500
 """Events that a subscriber catches up by at once."""
 SEND_TIMEOUT_S: Final = 30.0
 """How long a subscriber may take nothing before it is cut off."""
-FETCHES_MAX: Final = 500
-"""Requests that wait for a batch of a consumer; each looks again with every event that comes."""
+FETCHES_MAX: Final = 200
+"""Requests that wait for a batch of a consumer; each looks again when an event comes that it wants."""
 FETCH_POLL_S: Final = 1.0
 """How often they look without one: a loan may be over."""
 HEARTBEAT_S: Final = 15.0

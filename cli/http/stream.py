@@ -16,9 +16,9 @@ import asyncio
 import logging
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
@@ -141,7 +141,7 @@ class Hub:
         self._mutex = threading.Condition()  # of the two above
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting: asyncio.Lock = asyncio.Lock()
-        self._moved = asyncio.Event()
+        self._waiting: dict[asyncio.Event, Filter] = {}
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
         self._subscription: Subscription | None = None
@@ -154,17 +154,27 @@ class Hub:
     def is_closed(self) -> bool:
         return self._closed.is_set()
 
-    async def moved(self, position: int, *, timeout_s: float) -> None:
-        """Wait until something was handed out after a position, or the time is over."""
-        if self.position <= position and not self.is_closed:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    await self._moved.wait()
+    @contextmanager
+    def waiting(self, wanted: Filter) -> Iterator[asyncio.Event]:
+        """Give what is set whenever an event is handed out that is wanted; for who then looks for it in the store.
+
+        Raises:
+            Overloaded: when too many wait like this.
+        """
+        if len(self._waiting) >= limits.FETCHES_MAX:
+            raise Overloaded(f"{limits.FETCHES_MAX:,} requests wait for a batch already. Try again in a moment.")
+        wake = asyncio.Event()
+        self._waiting[wake] = wanted
+        try:
+            yield wake
+        finally:
+            del self._waiting[wake]
 
     def close(self) -> None:
         """End every stream and the tail."""
         self._closed.set()
-        self._moved.set()
+        for wake in list(self._waiting):
+            wake.set()
         for subscriber in self._open:
             subscriber.is_over = True
             subscriber.wake.set()
@@ -229,13 +239,14 @@ class Hub:
         with self._mutex:
             arrived, self._arrived, self._is_called = self._arrived, [], False
             self._mutex.notify()
-        self._moved.set()
-        self._moved = asyncio.Event()
         for handed in arrived:
             self.position = handed.position
             for subscriber in [*self._everything, *self._of_runs.get(handed.run_id, ())]:
                 if not subscriber.offer(handed):
                     self._cut(subscriber)
+            for wake, wanted in self._waiting.items():
+                if not wake.is_set() and wanted.wants(handed.type, handed.facts):
+                    wake.set()
 
     def _cut(self, subscriber: Subscriber) -> None:
         self._metrics.subscribers_cut += 1

@@ -130,6 +130,21 @@ def test_fetch_when_it_waits(server: Server) -> None:
     assert 1 == sum(answer["batch"] is not None for _, answer in got)
 
 
+def test_fetch_when_it_waits_for_what_does_not_come(server: Server) -> None:
+    """What is not wanted ends no wait; the checkpoint is behind it all the same."""
+    server.post("/v1/consumers", {"name": "one", "types": ["purged"]})
+    writing = threading.Timer(0.3, server.enqueue)
+    writing.start()
+    began = time.monotonic()
+
+    answer = server.post("/v1/consumers/one:fetch", {"wait_s": 1.5})
+
+    writing.join()
+    assert {"batch": None, "events": []} == answer.json
+    assert time.monotonic() - began >= 1.5
+    assert 0 < server.get("/v1/consumers/one").json["position"] == positions(server.ledger_url)[-1]
+
+
 def test_fetch_when_whoever_waits_is_gone(server: Server) -> None:
     """A batch is not lent to somebody who has hung up."""
     server.post("/v1/consumers", {"name": "one"})
