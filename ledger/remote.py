@@ -66,6 +66,8 @@ _CONNECTIONS_MAX: Final = 32
 _BUSY: Final = (429, 503)
 
 _decode: Final = msgspec.json.Decoder().decode
+for _told in (Lease, Heartbeat, Swept, Task):
+    msgspec.json.Decoder(_told)  # learned by the thread that imports; see the end of ledger/run/state.py
 
 
 class RemoteLedger(Ledger):

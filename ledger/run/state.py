@@ -632,3 +632,9 @@ def failure_headline(state: RunState) -> str | None:
         if shard.error is not None:
             return f"shard {number}: {shard.error.strip().splitlines()[0]}"
     return f"{state.failed:,} of {state.total:,} results failed" if state.failed else None
+
+
+# msgspec learns a type when it is first converted to, and lets other threads see what it knows before that is whole:
+# two threads that fold their first run at once crashed the process (a segmentation fault, with msgspec 0.22). Imports
+# are done by one thread.
+copy(initial(""))

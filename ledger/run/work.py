@@ -107,7 +107,7 @@ def decide_lost(run: RunState, lease: Lease, *, now: datetime, fraction: float) 
     try:
         check_lease(run, lease)
     except LeaseLost:
-        return []
+        return _overtaken(run, lease)
     if run.closed_version or lease.purpose is Purpose.FINALIZE:
         return []
     if run.abort_requested_at is not None:
@@ -124,6 +124,17 @@ def decide_lost(run: RunState, lease: Lease, *, now: datetime, fraction: float) 
     if run.policy.on_lost is OnLost.HOLD:
         return [interrupted]
     return [interrupted, *_failed(run, lease, reason, "worker_lost", final=final, now=now, fraction=fraction)]
+
+
+def _overtaken(run: RunState, lease: Lease) -> Events:
+    """Let workers take a shard again of whose newest attempt somebody wrote without ever having begun it."""
+    shard = None if lease.shard is None else run.shards.get(lease.shard)
+    if lease.shard is None or shard is None or shard.is_completed or run.status is not Status.RUNNING:
+        return []
+    if shard.attempt <= lease.token:
+        return []
+    reason = f"the lease of {lease.worker} ran out, on attempt {lease.token}"
+    return [ShardRetried(shard=lease.shard, shard_attempt=shard.attempt + 1, reason=reason, is_counted=False)]
 
 
 def decide_overdue_abort(run: RunState, *, now: datetime) -> Events:

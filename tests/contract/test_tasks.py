@@ -81,10 +81,10 @@ def test_claim_when_the_run_is_not_due(log: Ledger) -> None:
     """A scheduled run waits for its time; then a claim releases and starts it."""
     now = datetime.now(UTC)
     log.enqueue("test", not_before=now + timedelta(hours=1))
-    soon = log.enqueue("test", not_before=now + timedelta(seconds=0.2))
+    soon = log.enqueue("test", not_before=now + timedelta(seconds=2))
 
     assert [] == log.claim("w1")
-    time.sleep(0.25)
+    time.sleep(2.05)
     lease = claim_one(log)
 
     assert soon.id == lease.run_id
@@ -341,6 +341,26 @@ def test_sweep_when_the_lease_of_a_shard_ran_out(log: Ledger, kind: str, status:
     if status == "interrupted":
         assert log.resume(run.id, worker="ada")
         assert [(1, 2), (2, 2)] == [(lease.shard, lease.attempt) for lease in log.claim("w2", limit=3)]
+
+
+def test_sweep_when_somebody_wrote_of_a_later_attempt(log: Ledger) -> None:
+    """Results of an attempt that nobody began take the shard from its worker; the run goes on all the same."""
+    run = log.enqueue("test", shard_count=1)
+    old = claim_one(log)
+    log.append_results(run.id, [{"testId": "a", "status": "failed"}], shard=0, shard_attempt=5)
+    with pytest.raises(LeaseLost):
+        log.succeed(old)
+    lose(log, old)
+
+    assert [("shard_retried",)] == [one.events for one in log.sweep()]
+    assert [] == log.sweep()
+    new = claim_one(log, "w2")
+
+    assert (0, 6) == (new.shard, new.attempt)
+    log.under(new).append_results(run.id, [{"testId": "a", "status": "passed"}])
+    assert log.succeed(new)
+    assert log.succeed(claim_one(log))
+    assert (Status.COMPLETED, 1, 0) == (log.state(run.id).status, log.state(run.id).passed, log.state(run.id).failed)
 
 
 def test_interrupt_when_workers_hold_shards(log: Ledger) -> None:

@@ -67,7 +67,7 @@ def test_workers_when_one_is_killed_in_the_middle_of_networkx(shared_url: str, t
             for _ in range(3)
         ]
         try:
-            until(lambda: is_in_the_middle(log, run, processes[0].pid), timeout_s=200)
+            until(lambda: is_in_the_middle(log, run, processes[0].pid), timeout_s=1_500 if IS_CAMPAIGN else 200)
             processes[0].send_signal(signal.SIGKILL)
             until(lambda: log.state(run).is_terminal, timeout_s=3_000 if IS_CAMPAIGN else 200)
         finally:
