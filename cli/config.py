@@ -70,7 +70,7 @@ class Settings:
         self._flags = flags or {}
         self._environ = environ
         self._folder = folder or _working_directory()
-        self._project = _read(_upward(self._folder, os.path.isfile, PROJECT_FILE))
+        self._project = _read(_upward(self._folder, os.path.exists, PROJECT_FILE))
         self._user = _read(_user_file(environ))
 
     def __getitem__(self, name: str) -> Setting:
@@ -128,7 +128,7 @@ def _upward(folder: Path, is_there: Callable[[Path], bool], name: str) -> Path |
 def _user_file(environ: Mapping[str, str]) -> Path | None:
     base = environ.get("XDG_CONFIG_HOME") or (f"{environ['HOME']}/.config" if environ.get("HOME") else "")
     file = Path(base) / "runfold" / "config.toml"
-    return file if base and os.path.isfile(file) else None
+    return file if base and os.path.exists(file) else None
 
 
 def _read(path: Path | None) -> _File | None:

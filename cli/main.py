@@ -69,6 +69,7 @@ EXIT_CODES: Final = {
     "NoSuchRun": 3,
     "RunNotFound": 3,
     "ConsumerNotFound": 3,
+    "NotPermitted": 4,
     "IllegalTransition": 5,
     "Refused": 5,
     "EventIdReused": 5,
@@ -77,7 +78,6 @@ EXIT_CODES: Final = {
     "IdempotencyMismatch": 6,
     "NoLedger": 7,
     "StoreUnavailable": 7,
-    "NotPermitted": 7,
     "UnsafeStore": 7,
     "SchemaMismatch": 7,
     "OutcomeUnknown": 7,
@@ -91,7 +91,7 @@ EXIT_CODES: Final = {
 }
 """Which exit code an error ends with, by the name of its class or the nearest parent that is named; see
 docs/reference/exit-codes.md. By name, since importing the ledger to end a command that never used it would take longer
-than the command. 0 is success, 4 is kept for authentication."""
+than the command. 0 is success."""
 
 DEFECT: Final = 70
 """An error that nobody foresaw (EX_SOFTWARE of sysexits.h): never mistaken for a run's outcome. What the system refused

@@ -285,7 +285,7 @@ class StoreBusy(StoreUnavailable):
 
 
 class NotPermitted(LedgerError):
-    """The database does not let the user of this connection do that. Nothing was written."""
+    """The database does not let the user of this connection do that, or a server its token. Nothing was written."""
 
 
 class UnsafeStore(LedgerError):

@@ -32,6 +32,7 @@ from ledger.envelope import Envelope
 from ledger.errors import (
     InvalidInput,
     LedgerError,
+    NotPermitted,
     OutcomeUnknown,
     RunClosed,
     RunNotFound,
@@ -797,6 +798,10 @@ def _lines(response: urllib3.BaseHTTPResponse) -> Iterator[str]:
         yield from [line.decode().rstrip("\r") for line in lines]
 
 
+_KINDS: Final[dict[int, type[LedgerError]]] = {401: NotPermitted, 403: NotPermitted, 422: InvalidInput}
+"""What an answer with an unknown code is, by its status."""
+
+
 def error_of(status: int, data: bytes, *, url: str) -> LedgerError:
     """Make the error that a server's problem stands for; it has the message and the members of the original."""
     try:
@@ -806,13 +811,7 @@ def error_of(status: int, data: bytes, *, url: str) -> LedgerError:
         problem, code, detail = {}, "", f"{url} answered with {status}: {data[:200].decode(errors='replace')}"
     kind = getattr(errors, "".join(word.capitalize() for word in code.split("-")), None)
     if not (isinstance(kind, type) and issubclass(kind, LedgerError)):
-        kind = (
-            StoreUnavailable
-            if status >= 500 or status in (401, 403)
-            else InvalidInput
-            if status == 422
-            else LedgerError
-        )
+        kind = _KINDS.get(status) or (StoreUnavailable if status >= 500 else LedgerError)
     error = kind.__new__(kind)
     Exception.__init__(error, detail)
     winner = problem.get("winner")

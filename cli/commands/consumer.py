@@ -91,7 +91,11 @@ def show(*, name: str, url: Setting, output: Output) -> None:
         Column("CHECKPOINT", lambda each: each.position),
         Column("TOKEN", lambda each: each.token),
         Column("LENT UP TO", lambda each: each.lent_up_to),
-        Column("LEFT", lambda each: each.left_s, lambda each: "" if each.left_s is None else f"{each.left_s:.0f} s"),
+        Column(
+            "LEFT",
+            lambda each: None if each.left_s is None else round(each.left_s, 3),
+            lambda each: "" if each.left_s is None else f"{each.left_s:.0f} s",
+        ),
     ]
     rows = output.rows(columns, lambda each: each._asdict())
     rows.write(places)

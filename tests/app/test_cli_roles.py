@@ -60,7 +60,7 @@ def test_roles_when_the_user_is_not_the_owner(owner_url: str, logins: Logins, tm
     """A writer gives nobody rights, himself neither."""
     done = runfold("db", "roles", "--url", logins.url(owner_url, "writer"), folder=tmp_path)
 
-    assert 7 == done.code
+    assert 4 == done.code
     assert "`runfold db roles`" in done.err or "does not own" in done.err
 
 
@@ -72,7 +72,7 @@ def test_purge_when_a_writer_and_an_eraser_ask(owner_url: str, logins: Logins, t
     refused = runfold(*purge, logins.url(owner_url, "writer"), folder=tmp_path)
     purged = runfold(*purge, logins.url(owner_url, "eraser"), folder=tmp_path)
 
-    assert 7 == refused.code
+    assert 4 == refused.code
     assert "permission denied for table events" in refused.err
     assert "`runfold db roles`" in refused.err
     assert 0 == purged.code, purged.err
@@ -94,7 +94,7 @@ def test_reading_when_the_user_is_a_reader(owner_url: str, logins: Logins, tmp_p
     assert look("status", "@last")
     assert ["enqueued", "started", "shard_result_appended", "completed"] == [row[3] for row in look("history", run_id)]
     assert look("watch", run_id)
-    assert 7 == runfold("enqueue", "test", "--url", reader, folder=tmp_path).code
+    assert 4 == runfold("enqueue", "test", "--url", reader, folder=tmp_path).code
     with psycopg.connect(owner_url) as connection:
         assert [(0,)] == connection.execute("SELECT count(*) FROM runfold.runs").fetchall()
 
@@ -150,7 +150,7 @@ def test_serve_when_the_user_is_a_writer(owner_url: str, logins: Logins, tmp_pat
     finally:
         server.kill()
 
-    assert 7 == refused.code
+    assert 4 == refused.code
     assert [run_id] == [run["run_id"] for run in listed.json["runs"]]
     assert (200, 200) == (aborted.status, deleted.status), (aborted, deleted)
     assert (403, "not-permitted") == (purged.status, purged.json["code"])
@@ -164,6 +164,6 @@ def test_serve_when_the_user_may_not_see_tokens(duty: str, owner_url: str, login
 
     done = runfold("serve", "--port", "0", "--url", logins.url(owner_url, duty), folder=tmp_path)
 
-    assert 7 == done.code
+    assert 4 == done.code
     assert "permission denied for table access_tokens" in done.err
     assert time.monotonic() - began < 30

@@ -217,6 +217,17 @@ def test_config_when_the_project_is_a_parent(tmp_path: Path) -> None:
     assert (tmp_path / "data" / "runs.db").exists()
 
 
+@pytest.mark.parametrize("file", ["runfold.toml", ".config/runfold/config.toml"])
+def test_config_when_a_file_is_none(file: str, tmp_path: Path) -> None:
+    """Something else that has the name of a settings file is told of, not passed over."""
+    (tmp_path / file).mkdir(parents=True)
+
+    done = runfold("list", folder=tmp_path)
+
+    assert 2 == done.code
+    assert f"{file} cannot be read" in done.err
+
+
 def test_ledger_when_a_parent_has_one(tmp_path: Path, log: ledger.Ledger) -> None:
     """A `.runfold` folder is found upward, as git finds `.git`."""
     run = log.enqueue("test").id

@@ -17,6 +17,7 @@ from ledger import (
     InvalidInput,
     LeaseLost,
     Ledger,
+    NotPermitted,
     RunNotFound,
     SecretInInput,
     Status,
@@ -360,5 +361,8 @@ def test_token(shared_url: str, tmp_path: Path) -> None:
     token = new_token(shared_url, tmp_path, "--scope", "runs:read", name="reader")
     with serving(shared_url, tmp_path, "--auth") as server:
         host, port = server.address
-        with ledger.open(f"http://{host}:{port}", token=token) as log, pytest.raises(StoreUnavailable, match="scope"):
+        with ledger.open(f"http://{host}:{port}", token=token) as log, pytest.raises(NotPermitted, match="scope"):
             log.enqueue("test")
+        env = {"RUNFOLD_URL": f"http://{host}:{port}", "RUNFOLD_TOKEN": token}
+        assert 4 == runfold("enqueue", "test", folder=tmp_path, env=env).code
+        assert 0 == runfold("list", folder=tmp_path, env=env).code
