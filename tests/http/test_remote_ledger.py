@@ -306,7 +306,7 @@ def test_command_line(server: Server, tmp_path: Path, local: Ledger) -> None:
     history = runfold("history", run, folder=tmp_path, env=env)
     aborted = runfold("abort", run, folder=tmp_path, env=env)
     watched = runfold("watch", run, "--exit-status", folder=tmp_path, env=env)
-    database = runfold("projection", "list", folder=tmp_path, env=env)
+    database = runfold("projection", "verify", folder=tmp_path, env=env)
 
     assert [0, 0, 0, 0, 0, 0] == [done.code for done in (made, listed, shown, said, history, aborted)], made.err
     assert run in listed.out
