@@ -6,11 +6,12 @@ Several daemons may run on one ledger; each loop is harmless when another does t
 import logging
 import random
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from ledger.api import Ledger
 from ledger.errors import LedgerError
+from ledger.queue import Swept
 from ledger.store import Listener
 
 Step = Callable[[], float]
@@ -69,8 +70,13 @@ class Daemon:
                 self._stopping.wait(RETRY_S * (1 + random.random()))
 
 
-def sweeping(log: Ledger) -> Step:
-    """Give the step that settles what workers left behind."""
+def sweeping(log: Ledger, *, on_swept: Callable[[Sequence[Swept]], None] | None = None) -> Step:
+    """Give the step that settles what workers left behind.
+
+    Args:
+        log: The ledger.
+        on_swept: Is told what was settled.
+    """
     swept_at = float("-inf")
 
     def step() -> float:
@@ -80,8 +86,11 @@ def sweeping(log: Ledger) -> Step:
         left_s = swept_at + SWEEP_S * (1 + random.random()) - monotonic()
         if left_s > 0:
             return left_s
-        for one in log.sweep():
+        swept = log.sweep()
+        for one in swept:
             logger.info("the lease of %s was over: %s", one.worker, ", ".join(one.events), extra={"run_id": one.run_id})
+        if on_swept is not None:
+            on_swept(swept)
         swept_at = monotonic()
         return SWEEP_S
 

@@ -250,6 +250,16 @@ def reading_ledger(url: Setting) -> "Iterator[Ledger]":
         yield log
 
 
+def metrics_options(command: Command) -> Command:
+    """Let a command take where it serves its figures; it is given `metrics_host` and `metrics_port`."""
+    command = click.option(
+        "--metrics-host", default="127.0.0.1", show_default=True, help="The address of its figures."
+    )(command)
+    return click.option(
+        "--metrics-port", type=click.IntRange(0, 65_535), help="Serve figures for Prometheus here; 0 takes a free one."
+    )(command)
+
+
 @contextmanager
 def writing_ledger(url: Setting) -> "Iterator[Ledger]":
     """Open a ledger to write in the user's name; a SQLite ledger that does not exist is made."""

@@ -26,7 +26,7 @@ import socket
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from queue import SimpleQueue
@@ -152,6 +152,8 @@ Handler = Callable[[Work], Any]
 Observer = Callable[[str, Work, Mapping[str, Any]], None]
 """Is told `claimed`, `succeeded`, `failed`, `lost` and `handed_back`, for metrics and traces."""
 
+Within = Callable[[Work], AbstractContextManager[None]]
+
 
 class Worker:
     """Executes runs and shards of some kinds.
@@ -166,6 +168,8 @@ class Worker:
         grace_s: How long handlers get to end, at shutdown, after a timeout and when an abort was requested. The work
             of one that does not is settled without it; its thread is lost.
         observer: Is told what happens.
+        within: Opens what a handler is executed within and its outcome written, such as a span; it may bind `work.log`.
+        on_swept: Is told what this worker settled for others.
         sweeps: Whether this worker settles what others left behind.
     """
 
@@ -180,6 +184,8 @@ class Worker:
         lease_s: float = limits.LEASE_S,
         grace_s: float = GRACE_S,
         observer: Observer | None = None,
+        within: Within | None = None,
+        on_swept: Callable[[Sequence[Swept]], None] | None = None,
         sweeps: bool = True,
     ) -> None:
         self.name = name or f"{socket.gethostname()}:{os.getpid()}"
@@ -190,6 +196,8 @@ class Worker:
         self._lease_s = lease_s
         self._grace_s = grace_s
         self._observe = observer or _ignore
+        self._within = within or nullcontext
+        self._on_swept = on_swept or _ignore_swept
         self._sweeps = sweeps
         self._held: set[Work] = set()
         self._changed = threading.Condition()
@@ -294,6 +302,17 @@ class Worker:
 
     def _execute(self, work: Work) -> None:
         try:
+            with self._within(work):
+                self._execute_and_settle(work)
+        except Exception:
+            logger.exception("could not settle %s; its lease will run out", _what(work), extra=_facts(work))
+        finally:
+            with self._changed:
+                self._held.discard(work)
+                self._changed.notify_all()
+
+    def _execute_and_settle(self, work: Work) -> None:
+        try:
             try:
                 output_ref = self._handle(work)
             except Exception as error:
@@ -302,12 +321,6 @@ class Worker:
                 self._ended_well(work, output_ref)
         except LeaseLost:
             self._tell("lost", work)
-        except Exception:
-            logger.exception("could not settle %s; its lease will run out", _what(work), extra=_facts(work))
-        finally:
-            with self._changed:
-                self._held.discard(work)
-                self._changed.notify_all()
 
     def _handle(self, work: Work) -> str | None:
         handler = self._handlers[work.lease.kind]
@@ -446,6 +459,7 @@ class Worker:
         swept = self._log.sweep()
         for one in swept:
             logger.info("the lease of %s on run %s was over: %s", one.worker, one.run_id, ", ".join(one.events))
+        self._on_swept(swept)
         return swept
 
     # --- ending ---------------------------------------------------------------------------------------------
@@ -561,8 +575,13 @@ def _facts(work: Work) -> dict[str, Any]:
         "attempt": lease.attempt,
         "worker": lease.worker,
         "purpose": lease.purpose.value,
+        "traceparent": work.log.traceparent,
     }
 
 
 def _ignore(event: str, work: Work, facts: Mapping[str, Any]) -> None:
+    pass
+
+
+def _ignore_swept(swept: Sequence[Swept]) -> None:
     pass

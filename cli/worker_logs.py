@@ -5,7 +5,18 @@ import logging
 from datetime import UTC, datetime
 from typing import Final, TextIO
 
-_FACTS: Final = ("run_id", "kind", "project", "shard", "attempt", "worker", "purpose")
+_FACTS: Final = (
+    "run_id",
+    "kind",
+    "project",
+    "shard",
+    "attempt",
+    "worker",
+    "purpose",
+    "traceparent",
+    "sink",
+    "schedule",
+)
 
 
 def log_to_stderr(stream: TextIO, *, form: str) -> None:

@@ -233,6 +233,11 @@ class Ledger:
         )
         return bound
 
+    @property
+    def traceparent(self) -> str | None:
+        """The W3C trace context that what follows is written with."""
+        return self._context.traceparent
+
     def expecting(self, version: int) -> "Ledger":
         """Give the same ledger, deciding only on a run that is at this version; for whoever decides on what they saw.
 

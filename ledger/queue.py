@@ -155,6 +155,7 @@ def _lent_lease(lent: Lent, *, worker: str, now: datetime, cache: StateCache) ->
         plan=_planned(asked.plan, None),
         policy=asked.policy,
         traceparent=first.traceparent,
+        available_at=_available_at(asked) if lent.attempt == 1 else None,
     )
 
 
@@ -178,6 +179,7 @@ def _lease(task: Claimable, *, worker: str, version: int, deadline: datetime) ->
     assert isinstance(asked, Enqueued), "a run with tasks was enqueued"
     purpose = Purpose.FINALIZE if task.is_finalizing else Purpose.RUN if task.shard is None else Purpose.SHARD
     attempt = task.attempt if purpose is Purpose.SHARD else task.run_attempt + (purpose is Purpose.RUN)
+    is_first = attempt == 1 and task.run_attempt <= 1 and purpose is not Purpose.FINALIZE
     return Lease(
         run_id=task.run_id,
         kind=asked.kind,
@@ -192,7 +194,12 @@ def _lease(task: Claimable, *, worker: str, version: int, deadline: datetime) ->
         plan=_planned(asked.plan, task.shard),
         policy=asked.policy,
         traceparent=first.traceparent,
+        available_at=_available_at(asked) if is_first else None,
     )
+
+
+def _available_at(asked: Enqueued) -> datetime:
+    return asked.enqueued_at if asked.not_before is None else max(asked.enqueued_at, asked.not_before)
 
 
 def _remember(

@@ -158,6 +158,9 @@ class Tasks(Protocol):
     def count(self, *, kinds: Sequence[str] | None) -> dict[tuple[str, str], int]:
         """Count tasks by kind and state: the depth of the queue."""
 
+    def oldest(self) -> dict[str, float]:
+        """Give for how many seconds the oldest task that may be claimed has waited, by kind."""
+
     def next_due(self) -> float | None:
         """Give in how many seconds the next scheduled task or deadline comes; None when there is none."""
 

@@ -142,6 +142,11 @@ class Runs:
         wanted = run_filter(**filters)
         return self._count_by("status", list(wanted.status or Status), wanted)
 
+    def count_by_kind(self) -> dict[tuple[str, Status], int]:
+        """Count all runs that are not in the bin by kind and status; it costs what there are of those, not of runs."""
+        counts = self._fresh(lambda tables, generation: tables.count_by_kind(generation, without=()))
+        return {(kind, Status(status)): count for (kind, status), count in counts.items()}
+
     def find(self, prefix: str, *, limit: int = FOUND_MAX) -> Sequence[str]:
         """Find run ids by how they begin; deleted runs are found as well.
 

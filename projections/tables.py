@@ -105,6 +105,9 @@ class RunQuestions(Protocol):
     ) -> Mapping[str, int] | None:
         """Count the rows that `list` would give, for each of these values of a column that any row has."""
 
+    def count_by_kind(self, generation: int, *, without: Sequence[str]) -> Mapping[tuple[str, str], int] | None:
+        """Count the rows that are not in the bin, nor of these runs, by kind and status, without going through all."""
+
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         """Give the first run ids that begin with a text, in their order."""
 

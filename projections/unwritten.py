@@ -51,6 +51,13 @@ class UnwrittenRuns:
         found = [getattr(self._rows[row.run_id], column) for row in matching(wanted, self._rows.values())]
         return Counter(stored) + Counter(value for value in found if value in values)
 
+    def count_by_kind(self, generation: int, *, without: Sequence[str]) -> Mapping[tuple[str, str], int] | None:
+        stored = self._stored.count_by_kind(generation, without=[*without, *self._rows])
+        if stored is None:
+            return None
+        others = [row for row in self._rows.values() if row.deleted_at is None and row.run_id not in without]
+        return Counter(stored) + Counter((row.kind, row.status) for row in others)
+
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         stored = self._stored.find(generation, prefix, limit=limit)
         if stored is None:

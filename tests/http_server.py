@@ -155,14 +155,14 @@ class Server:
             self.process.stdout.close()
 
 
-def start(url: str, folder: Path, *options: str, port: int = 0) -> Server:
+def start(url: str, folder: Path, *options: str, port: int = 0, env: Mapping[str, str] | None = None) -> Server:
     """Start a server and wait until it answers."""
     log = folder / f"server-{time.monotonic_ns()}.log"
     with log.open("w") as errors:
         process = subprocess.Popen(
             [RUNFOLD, "serve", "--url", url, "--port", str(port), *options],
             cwd=folder,
-            env=environment(folder),
+            env=environment(folder, **(env or {})),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -179,11 +179,11 @@ def start(url: str, folder: Path, *options: str, port: int = 0) -> Server:
 
 
 @contextmanager
-def serving(url: str, folder: Path, *options: str) -> Iterator[Server]:
+def serving(url: str, folder: Path, *options: str, env: Mapping[str, str] | None = None) -> Iterator[Server]:
     """Run a server for the block; where it asks for tokens, its `ask` and `stream` send an admin's."""
     needs_token = "--auth" in options or not url.startswith("sqlite:")
     token = new_token(url, folder, "--scope", "admin") if needs_token else None
-    server = start(url, folder, *options)
+    server = start(url, folder, *options, env=env)
     server.token = token
     try:
         yield server

@@ -111,6 +111,7 @@ def enqueue(
     given = None if input_text is None else read_json_object(input_text, option="--input")
     from cli.planning import planned, read_test_ids
     from cli.settling import settled
+    from cli.telemetry.asked import asking, telemetry
     from ledger.api import RunHandle
 
     test_ids = [] if tests_path is None else read_test_ids(tests_path)
@@ -119,7 +120,7 @@ def enqueue(
         "labels": dict(labels),
         "not_before": datetime.now(UTC) + delay if delay is not None else not_before,
     }
-    with writing_ledger(url) as log:
+    with telemetry() as found, writing_ledger(url) as log:
         if test_ids:
             facts["total"] = len(test_ids) if facts["total"] is None else facts["total"]
             facts["plan"] = planned(
@@ -131,7 +132,8 @@ def enqueue(
                 idempotency_key=facts["idempotency_key"],
                 is_balanced=is_balanced,
             )
-        run = settled(log, lambda: log.enqueue(kind, **facts), found=lambda appended: RunHandle(appended.run_id))
+        with asking(found, log, kind, project=facts["project"]) as asker:
+            run = settled(log, lambda: asker.enqueue(kind, **facts), found=lambda done: RunHandle(done.run_id))
         rows = _written_rows(output)
         rows.write([written(next(log.read(run.id, up_to=1)), "enqueued" if run.is_new else "existing")])
         rows.close()
@@ -170,13 +172,15 @@ def retry(*, run_id: str, url: Setting, output: Output, **facts: Any) -> None:
     """
     from cli.run_ids import resolve
     from cli.settling import settled
+    from cli.telemetry.asked import asking, telemetry
     from ledger.api import RunHandle
     from projections.reader import Runs
 
     require_ledger(url)
-    with writing_ledger(url) as log:
+    with telemetry() as found, writing_ledger(url) as log:
         meant = resolve(Runs(log), run_id)
-        run = settled(log, lambda: log.retry(meant, **facts), found=lambda appended: RunHandle(appended.run_id))
+        with asking(found, log, "retry") as asker:
+            run = settled(log, lambda: asker.retry(meant, **facts), found=lambda done: RunHandle(done.run_id))
         rows = _written_rows(output)
         rows.write([written(next(log.read(run.id, up_to=1)), "enqueued" if run.is_new else "existing")])
     rows.close()

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.config import Setting
-from cli.options import DURATION, url_option, writing_ledger
+from cli.options import DURATION, metrics_options, url_option, writing_ledger
 
 if TYPE_CHECKING:
     from cli.daemon import Step
+    from cli.telemetry.otel import Telemetry
     from ledger.api import Ledger
 
     _Written = click.ParamType[Any]  # generic since click 8.3, and for type checkers only
@@ -52,6 +53,7 @@ class _NetworkType(_Written):
 )
 @click.option("--callbacks", "concurrency", type=click.IntRange(1, 256), default=8, show_default=True, help="At once.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stderr.")
+@metrics_options
 @url_option
 def daemon(
     *,
@@ -61,6 +63,8 @@ def daemon(
     callback_retry: timedelta,
     concurrency: int,
     log_format: str,
+    metrics_host: str,
+    metrics_port: int | None,
     url: Setting,
 ) -> None:
     """Do what goes on by itself, until SIGTERM or Ctrl-C: settle leases that are over, call back
@@ -76,10 +80,14 @@ def daemon(
     """
     from cli.daemon import Daemon, folding, sweeping
     from cli.outbox.outbox import Delivering, Outbox
+    from cli.telemetry.watching import watching
     from cli.worker_logs import log_to_stderr
 
     log_to_stderr(sys.stderr, form=log_format)
-    with writing_ledger(url) as log:
+    with (
+        writing_ledger(url) as log,
+        watching(log, host=metrics_host, port=metrics_port, tells_ledger=True) as watched,
+    ):
         outbox = Outbox(
             log,
             Delivering(
@@ -90,7 +98,11 @@ def daemon(
                 allowed=allowed,
             ),
         )
-        steps = {"sweep": sweeping(log), "callbacks": outbox.step, **_schedules(log)}
+        steps = {
+            "sweep": sweeping(log, on_swept=watched.swept),
+            "callbacks": outbox.step,
+            **_schedules(log, watched.telemetry),
+        }
         if log.store.url.startswith("postgresql:"):  # a file has no readers that may not write
             steps["read models"] = folding(log)
         running = Daemon(log, steps)
@@ -106,7 +118,7 @@ def daemon(
             outbox.close()
 
 
-def _schedules(log: "Ledger") -> "dict[str, Step]":
+def _schedules(log: "Ledger", telemetry: "Telemetry | None") -> "dict[str, Step]":
     """Give the loop of schedules where their library is installed; without it, nobody could have added one here."""
     try:
         from cli.schedules.schedules import scheduling
@@ -115,4 +127,4 @@ def _schedules(log: "Ledger") -> "dict[str, Step]":
             "no schedules are run: %s. pip install 'runfold[daemon]' if there are any.", exc
         )
         return {}
-    return {"schedules": scheduling(log)}
+    return {"schedules": scheduling(log, telemetry)}

@@ -52,7 +52,9 @@ def serve(
     except ImportError as exc:
         raise NoLedger(f"the server needs more than is installed ({exc}): pip install 'runfold[server]'.") from exc
     needs_tokens = _needs_tokens(host, url, auth)
-    with writing_ledger(url) as log:
+    from cli.telemetry.asked import telemetry
+
+    with telemetry() as found, writing_ledger(url) as log:
         tokens = _tokens(log, url) if needs_tokens else None
         options = Options(logs_requests=log_requests, **({} if rate is None else {"requests_per_s": rate}))
         address = Address(host=host, port=port, certificate=tls_certificate, key=tls_key)
@@ -64,7 +66,7 @@ def serve(
             ) from exc
         scheme = "https" if tls_certificate else "http"
         where = f"{scheme}://{_shown(host)}:{listening.getsockname()[1]}"
-        service = Service(log, tokens=tokens, options=options)
+        service = Service(log, tokens=tokens, options=options, telemetry=found)
         serve_http(
             service,
             listening=listening,

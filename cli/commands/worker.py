@@ -11,7 +11,7 @@ import click
 
 from cli.commands.exec import GRACE, absolute_url, check_patterns
 from cli.config import Setting
-from cli.options import DURATION, refuse_remote, url_option, writing_ledger
+from cli.options import DURATION, metrics_options, refuse_remote, url_option, writing_ledger
 
 _LEASE: Final = timedelta(seconds=60)
 
@@ -45,6 +45,7 @@ _LEASE: Final = timedelta(seconds=60)
 )
 @click.option("--until-idle", is_flag=True, help="End when nothing is left to be claimed.")
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", help="Of what it says on stderr.")
+@metrics_options
 @url_option
 def worker(
     command: tuple[str, ...],
@@ -59,6 +60,8 @@ def worker(
     splits_pytest: bool,
     until_idle: bool,
     log_format: str,
+    metrics_host: str,
+    metrics_port: int | None,
     url: Setting,
 ) -> None:
     """Execute COMMAND for each run, or shard of a run, that waits; any number of workers may.
@@ -77,13 +80,17 @@ def worker(
 
     from cli.execution.command_work import Command
     from cli.execution.guardian import Guardian
+    from cli.telemetry.watching import watching
     from cli.worker import Worker
     from cli.worker_logs import log_to_stderr
 
     refuse_remote(url, command="worker")
     log_to_stderr(sys.stderr, form=log_format)
     place = replace(url, value=absolute_url(url.value))
-    with writing_ledger(place) as log:
+    with (
+        writing_ledger(place) as log,
+        watching(log, host=metrics_host, port=metrics_port, tells_ledger=False) as watched,
+    ):
         guardian = Guardian(None, place.value)
         handler = Command(
             command=command,
@@ -103,6 +110,9 @@ def worker(
             concurrency=concurrency,
             lease_s=lease.total_seconds(),
             grace_s=grace.total_seconds(),
+            observer=watched.observe,
+            within=watched.executing,
+            on_swept=watched.swept,
         )
 
         def stop(_number: int, _frame: FrameType | None) -> None:

@@ -116,7 +116,7 @@ class _Running:
         self._process = ShardProcess(
             substitute_all(command.command, shard=shard, shard_count=count),
             shard=shard,
-            environ=place.over(command.environ),
+            environ=place.over(_traced(command.environ, work.log.traceparent)),
             guardian=command.guardian,
             selector=self._selector,
             on_line=self._take_line,
@@ -172,3 +172,9 @@ class _Running:
     def _take_line(self, number: int, source: str, text: str) -> None:
         self._last_lines.setdefault(source, deque(maxlen=_LAST_LINES)).append(text)
         self._log_writer.put(number, source, text)
+
+
+def _traced(environ: Mapping[str, str], traceparent: str | None) -> Mapping[str, str]:
+    """Let a command go on with the trace of its work, not with its worker's."""
+    own = {name: value for name, value in environ.items() if name not in ("TRACEPARENT", "TRACESTATE")}
+    return own if traceparent is None else {**own, "TRACEPARENT": traceparent}

@@ -14,8 +14,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
@@ -51,6 +51,7 @@ from cli.http.problems import (
 from cli.http.routes import OPERATIONS, consumer_of, fetched, labels_of, read_lease
 from cli.http.stream import Hub, Subscriber
 from cli.http.tokens import TokenTable
+from cli.telemetry.ledger_figures import ledger_families
 from ledger.api import Ledger
 from ledger.clock import monotonic
 from ledger.errors import InvalidInput
@@ -58,12 +59,16 @@ from ledger.events import RunId
 from ledger.run.values import check_uuid
 from projections.reader import Runs
 
+if TYPE_CHECKING:
+    from cli.telemetry.otel import Telemetry
+
 LOGGER: Final = logging.getLogger("runfold.http")
 
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}", re.ASCII)
 _KEY: Final = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?", re.ASCII)
 _ETAG: Final = re.compile(r'"([0-9]{1,15})"', re.ASCII)
 _NUMBER: Final = re.compile(r"[0-9]{1,15}", re.ASCII)
+_ASKING: Final = frozenset({"enqueue", "retry"})
 _LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 
 Answered = TypeVar("Answered")
@@ -89,15 +94,19 @@ class Service:
         log: The ledger; closed by whoever opened it.
         tokens: Who may use it; None lets everybody, which is for loopback only.
         options: How it is run.
+        telemetry: Makes spans of asking for runs; None makes none.
     """
 
-    def __init__(self, log: Ledger, *, tokens: TokenTable | None, options: Options) -> None:
+    def __init__(
+        self, log: Ledger, *, tokens: TokenTable | None, options: Options, telemetry: "Telemetry | None" = None
+    ) -> None:
         self.log = log
         self.runs = Runs(log)
         self.facts = log.facts
         self.metrics = Metrics()
         self.auth = Authenticator(tokens)
         self.options = options
+        self.telemetry = telemetry
         self._rate = RateLimit(options.requests_per_s)
         self._writers = ThreadPoolExecutor(limits.WRITERS, "runfold-write")
         self._readers = ThreadPoolExecutor(limits.READERS, "runfold-read")
@@ -189,16 +198,13 @@ class Service:
         self.log.store.read_log(after_position=0, limit=1)
 
     def figures(self) -> str:
-        lags = _log_head(self.log)
         return self.metrics.text(
             {
                 "runfold_subscribers": ("Open streams.", self.hub.subscriber_count),
                 "runfold_requests_waiting": ("Requests in or before a thread.", self._waiting),
-                "runfold_log_position": ("Position of the newest settled event.", lags),
                 "runfold_tail_position": ("Position up to which subscribers were told.", self.hub.position),
             },
-            self.log.store.tasks.count(kinds=None),
-            {each.name: each.position() for each in self.log.consumers()},
+            ledger_families(self.log),
         )
 
     def claim_key(self, identity: Identity, key: str | None) -> Callable[[], None]:
@@ -218,10 +224,6 @@ class Service:
             )
         self._in_flight.add(claimed)
         return lambda: self._in_flight.discard(claimed)
-
-
-def _log_head(log: Ledger) -> int:
-    return log.store.read_log(after_position=2**62, limit=1).settled_position
 
 
 def _require_local(headers: Mapping[str, str]) -> None:
@@ -318,6 +320,16 @@ class Endpoint:
             figures = await service.in_thread(service.figures)
             return Response(figures, media_type=operation.media_type)
         call = await self._call(operation, identity, request, headers, request_id)
+        if service.telemetry is None or operation.name not in _ASKING:
+            return await self._answer_call(operation, identity, request, call)
+        kind, project = getattr(call.body, "kind", "retry"), getattr(call.body, "project", None)
+        with service.telemetry.asking(call.log, kind, project=project) as log:
+            return await self._answer_call(operation, identity, request, replace(call, log=log))
+
+    async def _answer_call(
+        self, operation: Operation, identity: Identity, request: Request, call: Call[Any, Any]
+    ) -> Response:
+        service = self._service
         run = service.events if operation.name == "events" else lambda call: service.answer(operation, call)
         done = service.claim_key(identity, call.idempotency_key)
         try:

@@ -559,6 +559,7 @@ class LeaseAnswer(msgspec.Struct, frozen=True):
     plan: list[str]
     policy: Policy
     traceparent: str | None
+    available_at: datetime | None
 
 
 class LeasesAnswer(msgspec.Struct, frozen=True):

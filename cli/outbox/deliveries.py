@@ -110,6 +110,9 @@ class OutboxTable(Protocol):
     def count(self) -> dict[str, int]:
         """Count deliveries by state."""
 
+    def backlog(self) -> dict[str, int]:
+        """Count deliveries that are `pending`, and that have `failed`, without going through those that were made."""
+
     def retry(self, *, event_id: str | None, limit: int) -> int:
         """Let failed deliveries be tried anew, of one event or any, and give how many."""
 

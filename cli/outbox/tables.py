@@ -68,6 +68,10 @@ class SqliteOutbox:
         with self._store.reading() as connection:
             return dict(cast(Any, connection.execute(_SQLITE_COUNT)))
 
+    def backlog(self) -> dict[str, int]:
+        with self._store.reading() as connection:
+            return dict(cast(Any, connection.execute(_SQLITE_BACKLOG)))
+
     def retry(self, *, event_id: str | None, limit: int) -> int:
         with self._store.writing() as connection:
             return len(list(connection.execute(_SQLITE_RETRY, (event_id, event_id, limit))))
@@ -137,6 +141,10 @@ class PostgresOutbox:
     def count(self) -> dict[str, int]:
         with self._store.transaction() as connection:
             return {str(state): int(count) for state, count in connection.execute(_POSTGRES_COUNT)}
+
+    def backlog(self) -> dict[str, int]:
+        with self._store.transaction() as connection:
+            return {str(state): int(count) for state, count in connection.execute(_POSTGRES_BACKLOG)}
 
     def retry(self, *, event_id: str | None, limit: int) -> int:
         with self._store.transaction() as connection:
@@ -281,6 +289,16 @@ SELECT state, count(*)
 FROM deliveries
 GROUP BY state
 """
+_SQLITE_BACKLOG: Final = """
+SELECT 'pending', count(*)
+FROM deliveries
+WHERE state = 'pending'
+UNION ALL
+SELECT 'failed', count(*)
+FROM deliveries
+WHERE state = 'failed'
+    AND state <> 'pending'
+"""
 _SQLITE_RETRY: Final = """
 UPDATE deliveries
 SET state = 'pending', attempts = 0, due_at = unixepoch('now', 'subsec')
@@ -388,6 +406,16 @@ _POSTGRES_COUNT: Final = """
 SELECT state, count(*)
 FROM runfold.deliveries
 GROUP BY state
+"""
+_POSTGRES_BACKLOG: Final = """
+SELECT 'pending', count(*)
+FROM runfold.deliveries
+WHERE state = 'pending'
+UNION ALL
+SELECT 'failed', count(*)
+FROM runfold.deliveries
+WHERE state = 'failed'
+    AND state <> 'pending'
 """
 _POSTGRES_RETRY: Final = """
 UPDATE runfold.deliveries d

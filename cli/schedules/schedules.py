@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 import msgspec
 
 from cli.schedules.times import latest_until, next_after
+from cli.telemetry.asked import asking
 from ledger import limits
 from ledger.api import Ledger, RunHandle
 from ledger.clock import utc_now
@@ -21,6 +22,7 @@ from ledger.run.codec import timestamp
 from ledger.run.values import JsonObject, check_text
 
 if TYPE_CHECKING:
+    from cli.telemetry.otel import Telemetry
     from ledger.store import Store
 
 SKIPPED_AFTER: Final = timedelta(minutes=5)
@@ -156,8 +158,14 @@ def new_schedule(
     return schedule
 
 
-def run_due(log: Ledger, table: ScheduleTable, now: datetime) -> int:
+def run_due(log: Ledger, table: ScheduleTable, now: datetime, *, telemetry: "Telemetry | None" = None) -> int:
     """Enqueue what is due, and move the schedules on.
+
+    Args:
+        log: The ledger.
+        table: Its schedules.
+        now: Up to when they are due.
+        telemetry: Makes a span of each enqueueing; None makes none.
 
     Returns:
         How many runs were asked for that nobody had asked for before.
@@ -168,28 +176,29 @@ def run_due(log: Ledger, table: ScheduleTable, now: datetime) -> int:
     count = 0
     for _ in range(ROUNDS_MAX):  # a schedule that makes up for all that it missed has one occurrence in each
         due = table.due(now, limit=DUE_MAX)
-        moved = [_run_one(log, table, schedule, now) for schedule in due]
+        moved = [_run_one(log, table, schedule, now, telemetry) for schedule in due]
         count += moved.count(_Moved.WITH_RUN)
         if all(each is _Moved.NOT for each in moved):
             break
     return count
 
 
-def scheduling(log: Ledger) -> "Scheduling":
+def scheduling(log: Ledger, telemetry: "Telemetry | None" = None) -> "Scheduling":
     """Give the step of a daemon that runs schedules."""
-    return Scheduling(log, open_schedule_table(log.store))
+    return Scheduling(log, open_schedule_table(log.store), telemetry=telemetry)
 
 
 class Scheduling:
     """A daemon's step; see `cli.daemon`."""
 
-    def __init__(self, log: Ledger, table: ScheduleTable) -> None:
+    def __init__(self, log: Ledger, table: ScheduleTable, *, telemetry: "Telemetry | None" = None) -> None:
         self._log = log
+        self._telemetry = telemetry
         self._table = table
 
     def __call__(self) -> float:
         now = utc_now()
-        run_due(self._log, self._table, now)
+        run_due(self._log, self._table, now, telemetry=self._telemetry)
         next_at = self._table.next_at(after=now)
         if next_at is None:
             return LOOK_S
@@ -202,7 +211,9 @@ class _Moved(Enum):
     WITHOUT_RUN = 2
 
 
-def _run_one(log: Ledger, table: ScheduleTable, schedule: Schedule, now: datetime) -> _Moved:
+def _run_one(
+    log: Ledger, table: ScheduleTable, schedule: Schedule, now: datetime, telemetry: "Telemetry | None"
+) -> _Moved:
     try:
         when, following = _occurrences(schedule, now)
     except InvalidInput as error:  # added on a machine that knew the time zone
@@ -214,7 +225,7 @@ def _run_one(log: Ledger, table: ScheduleTable, schedule: Schedule, now: datetim
             return _Moved.NOT
         schedule = msgspec.structs.replace(schedule, next_at=when)
     is_missed = schedule.missed == "skip" and now - when > SKIPPED_AFTER
-    is_new = not is_missed and _enqueue_due(log, schedule)
+    is_new = not is_missed and _enqueue_due(log, schedule, telemetry)
     if not table.move(schedule, to=following):
         return _Moved.NOT
     return _Moved.WITH_RUN if is_new else _Moved.WITHOUT_RUN
@@ -228,10 +239,11 @@ def _occurrences(schedule: Schedule, now: datetime) -> tuple[datetime, datetime]
     return when, next_after(when, cron=schedule.cron, timezone=schedule.timezone)
 
 
-def _enqueue_due(log: Ledger, schedule: Schedule) -> bool:
+def _enqueue_due(log: Ledger, schedule: Schedule, telemetry: "Telemetry | None") -> bool:
     """Ask for the run of an occurrence; False when it was asked for before, or is refused now and would be again."""
     try:
-        run = _enqueue(log, schedule)
+        with asking(telemetry, log, schedule.request.kind, project=schedule.request.project) as asking_log:
+            run = _enqueue(asking_log, schedule)
     except (StoreUnavailable, OutcomeUnknown):
         raise
     except IdempotencyMismatch as taken:
@@ -243,7 +255,9 @@ def _enqueue_due(log: Ledger, schedule: Schedule) -> bool:
         logger.warning("schedule %s: the occurrence of %s is passed over: %s", schedule.name, when, refusal)
         return False
     if run.is_new:
-        logger.info("schedule %s asked for run %s", schedule.name, run.id, extra={"run_id": run.id})
+        logger.info(
+            "schedule %s asked for run %s", schedule.name, run.id, extra={"run_id": run.id, "schedule": schedule.name}
+        )
     return run.is_new
 
 

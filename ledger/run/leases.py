@@ -42,6 +42,8 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
         plan: The ids of the shard's tests, or of all when the lease is for the run; empty when nobody planned them.
         policy: What happens when the work fails; a worker looks at `timeout_s`.
         traceparent: Trace context of whoever asked for the run.
+        available_at: When it could first be claimed, by the clock of whoever asked for it; None for what was tried
+            before, and for a finalization.
     """
 
     run_id: RunId
@@ -57,6 +59,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True):
     plan: list[str] = []
     policy: Policy = DEFAULT_POLICY
     traceparent: str | None = None
+    available_at: datetime | None = None
 
     @property
     def fence(self) -> tuple[str, int]:

@@ -318,6 +318,17 @@ class MemoryTasks:
                     counts[row.kind, row.state] = counts.get((row.kind, row.state), 0) + 1
         return counts
 
+    def oldest(self) -> dict[str, float]:
+        ages: dict[str, float] = {}
+        with self._store.lock:
+            now = utc_now()
+            for row in self._rows.values():
+                is_due = row.state == "scheduled" and row.available_at is not None and row.available_at <= now
+                if row.state == "waiting" or is_due:
+                    since = row.available_at if is_due and row.available_at is not None else row.since
+                    ages[row.kind] = max(ages.get(row.kind, 0.0), (now - since).total_seconds())
+        return ages
+
     def next_due(self) -> float | None:
         with self._store.lock:
             dues = [

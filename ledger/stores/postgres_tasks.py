@@ -107,6 +107,10 @@ class PostgresTasks:
         with self._store.transaction() as connection:
             return {(kind, state): n for kind, state, n in connection.execute(_COUNT, {"kinds": wanted})}
 
+    def oldest(self) -> dict[str, float]:
+        with self._store.transaction() as connection:
+            return {kind: float(age) for kind, age in connection.execute(_OLDEST)}
+
     def next_due(self) -> float | None:
         with self._store.transaction() as connection:
             row = connection.execute(_NEXT_DUE, prepare=True).fetchone()
@@ -265,6 +269,15 @@ SELECT kind, state, count(*)
 FROM runfold.tasks
 WHERE %(kinds)s::text[] IS NULL OR kind = ANY (%(kinds)s::text[])
 GROUP BY kind, state
+"""
+# What came due and was promoted by no claim yet waits as well.
+_OLDEST: Final = """
+SELECT kind, greatest(0, extract(epoch FROM clock_timestamp()
+    - min(CASE state WHEN 'waiting' THEN since ELSE available_at END)))
+FROM runfold.tasks
+WHERE state = 'waiting'
+    OR (state = 'scheduled' AND available_at <= clock_timestamp())
+GROUP BY kind
 """
 _NEXT_DUE: Final = """
 SELECT extract(epoch FROM least(

@@ -98,6 +98,11 @@ class SqliteTasks:
         with self._store.reading() as connection:
             return {(kind, state): n for kind, state, n in connection.execute(_COUNT, (wanted,))}
 
+    def oldest(self) -> dict[str, float]:
+        now = _now()
+        with self._store.reading() as connection:
+            return {kind: max(0, now - since) / 1000 for kind, since in connection.execute(_OLDEST, (now,))}
+
     def next_due(self) -> float | None:
         with self._store.reading() as connection:
             due = connection.execute(_NEXT_DUE).get
@@ -282,6 +287,14 @@ SELECT kind, state, count(*)
 FROM tasks
 WHERE ?1 IS NULL OR kind IN (SELECT value FROM json_each(?1))
 GROUP BY kind, state
+"""
+# What came due and was promoted by no claim yet waits as well.
+_OLDEST: Final = """
+SELECT kind, min(CASE state WHEN 'waiting' THEN since ELSE available_at END)
+FROM tasks
+WHERE state = 'waiting'
+    OR (state = 'scheduled' AND available_at <= ?)
+GROUP BY kind
 """
 _NEXT_DUE: Final = """
 SELECT min(due)

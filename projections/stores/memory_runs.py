@@ -50,6 +50,13 @@ class MemoryRuns(MemoryTables[RunRow, StoredRun]):
             counts = Counter(getattr(live[row.run_id], column) for row in matching(wanted, live.values()))
         return {value: counts[value] for value in values if value in counts}
 
+    def count_by_kind(self, generation: int, *, without: Sequence[str]) -> Mapping[tuple[str, str], int] | None:
+        with self._live(generation) as live:
+            if live is None:
+                return None
+            counted = [row for row in live.values() if row.deleted_at is None and row.run_id not in without]
+            return Counter((row.kind, row.status) for row in counted)
+
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         with self._live(generation) as live:
             return None if live is None else sorted(run_id for run_id in live if run_id.startswith(prefix))[:limit]

@@ -53,6 +53,12 @@ class PostgresRuns(PostgresTables[RunRow, StoredRun]):
             counts = dict(fetch(connection, sql, [*selected.params, list(values)]))
             return counts if self._is_live(connection, generation) else None
 
+    def count_by_kind(self, generation: int, *, without: Sequence[str]) -> Mapping[tuple[str, str], int] | None:
+        with self._store.session() as connection:
+            rows = fetch(connection, _COUNT_BY_KIND, (generation, generation, list(without)))
+            counts = {(kind, status): count for kind, status, count in rows}
+            return counts if self._is_live(connection, generation) else None
+
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         with self._store.session() as connection:
             found = fetch(connection, _FIND, (generation, prefix, prefix + "~", limit))
@@ -274,6 +280,22 @@ _COUNT_BY: Final[dict[tuple[CountedBy, bool], LiteralString]] = {
     ("status", False): "SELECT runs.status, count(*)\n",
     ("status", True): "SELECT runs.status, sum(runs.count)::bigint\n",
 }
+_COUNT_BY_KIND: Final = """
+SELECT kind, status, sum(count)::bigint
+FROM (
+    SELECT kind, status, count
+    FROM runfold.run_counts
+    WHERE generation = %s
+    UNION ALL
+    SELECT kind, status, -1
+    FROM runfold.runs
+    WHERE generation = %s
+        AND deleted_at IS NULL
+        AND run_id = ANY (%s::text[])
+) counted
+GROUP BY kind, status
+HAVING sum(count) > 0
+"""
 _AMONG: Final[dict[CountedBy, LiteralString]] = {
     "project": "\n    AND runs.project = ANY (%s::text[])\nGROUP BY runs.project",
     "status": "\n    AND runs.status = ANY (%s::text[])\nGROUP BY runs.status",

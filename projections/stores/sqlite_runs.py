@@ -57,6 +57,13 @@ class SqliteRuns(SqliteTables[RunRow, StoredRun]):
                 return None
             return dict(fetch(connection, sql, [*selected.params, json_list(values)]))
 
+    def count_by_kind(self, generation: int, *, without: Sequence[str]) -> Mapping[tuple[str, str], int] | None:
+        with self._live(generation) as connection:
+            if connection is None:
+                return None
+            rows = fetch(connection, _COUNT_BY_KIND, (generation, generation, json_list(without)))
+            return {(kind, status): count for kind, status, count in rows}
+
     def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
         with self._live(generation) as connection:
             if connection is None:
@@ -269,6 +276,22 @@ _COUNT_BY: Final[dict[tuple[CountedBy, bool], LiteralString]] = {
     ("status", False): "SELECT runs.status, count(*)\n",
     ("status", True): "SELECT runs.status, sum(runs.count)\n",
 }
+_COUNT_BY_KIND: Final = """
+SELECT kind, status, sum(count)
+FROM (
+    SELECT kind, status, count
+    FROM run_counts
+    WHERE generation = ?
+    UNION ALL
+    SELECT kind, status, -1
+    FROM runs
+    WHERE generation = ?
+        AND deleted_at IS NULL
+        AND run_id IN (SELECT value FROM json_each(?))
+)
+GROUP BY kind, status
+HAVING sum(count) > 0
+"""
 _AMONG: Final[dict[CountedBy, LiteralString]] = {
     "project": "\n    AND runs.project IN (SELECT value FROM json_each(?))\nGROUP BY runs.project",
     "status": "\n    AND runs.status IN (SELECT value FROM json_each(?))\nGROUP BY runs.status",

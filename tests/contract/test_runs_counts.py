@@ -44,6 +44,20 @@ def test_count_by_status_when_some_have_none(log: Ledger) -> None:
     assert {Status.RUNNING: 1} == runs.count_by_status(status="running", labels={"n": "0"})
 
 
+def test_count_by_kind_when_runs_move_on(log: Ledger) -> None:
+    """Each kind and status that any run has is told; what is in the bin is not."""
+    made = [log.enqueue(kind).id for kind in ("test", "test", "test", "deploy")]
+    log.abort(made[0])
+    log.abort(made[1])
+    runs = Runs(log)
+    assert {("test", "aborted"): 2, ("test", "queued"): 1, ("deploy", "queued"): 1} == runs.count_by_kind()
+
+    log.delete(made[0])
+    log.abort(made[3])
+
+    assert {("test", "aborted"): 1, ("test", "queued"): 1, ("deploy", "aborted"): 1} == runs.count_by_kind()
+
+
 def test_counts_when_asked_as_of_a_moment(ledger_url: str) -> None:
     """Runs are counted as they were then."""
     now = [NOON]

@@ -81,6 +81,7 @@ def answers(tables: Any, generation: int) -> list[Any]:
         told.append(tables.count(generation, wanted))
         told.append(Counter(tables.count_by(generation, wanted, "project", ["web", "api"])))
         told.append(Counter(tables.count_by(generation, wanted, "status", ["queued", "completed"])))
+    told.append(Counter(tables.count_by_kind(generation, without=())))
     told.append(tables.find(generation, "0", limit=5))
     return told
 

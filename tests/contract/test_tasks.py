@@ -54,6 +54,45 @@ def test_claim_when_a_run_waits(log: Ledger) -> None:
     assert lease.deadline > datetime.now(UTC)
 
 
+def test_claim_when_it_tells_how_long_it_waited(log: Ledger) -> None:
+    """A first claim says since when it could be made; of what was tried before, nobody is told that."""
+    before = datetime.now(UTC)
+    log.enqueue("again")
+    soon = datetime.now(UTC) + timedelta(milliseconds=50)
+    log.enqueue("later", not_before=soon)
+    log.enqueue("cut", shard_count=2)
+    after = datetime.now(UTC)
+    time.sleep(0.1)
+
+    whole = claim_one(log, kinds=["again"])
+    assert whole.available_at is not None
+    assert before <= whole.available_at <= after
+    assert soon == claim_one(log, kinds=["later"]).available_at
+    shards = log.claim("w1", kinds=["cut"], limit=2)
+    assert [True, True] == [each.available_at is not None and each.available_at <= after for each in shards]
+    lose(log, whole)
+    log.sweep()
+    assert claim_one(log, kinds=["again"]).available_at is None
+
+
+def test_oldest_when_tasks_wait(log: Ledger) -> None:
+    """The age of the oldest that may be claimed is told for each kind, also of what came due and nobody took."""
+    assert {} == log.store.tasks.oldest()
+    log.enqueue("a")
+    log.enqueue("b", not_before=datetime.now(UTC) + timedelta(milliseconds=100))
+    log.enqueue("c", not_before=datetime.now(UTC) + timedelta(hours=1))
+    log.enqueue("held")
+    claim_one(log, kinds=["held"])
+    time.sleep(0.3)
+    log.enqueue("a")
+
+    ages = log.store.tasks.oldest()
+
+    assert {"a", "b"} == set(ages)
+    assert 0.25 < ages["a"] < 10
+    assert 0.15 < ages["b"] < ages["a"]
+
+
 def test_claim_when_nothing_waits(log: Ledger) -> None:
     """There is nothing to claim when all is held, finished, of another kind, or started by name."""
     log.enqueue("other")
