@@ -28,6 +28,7 @@ from ledger import limits
 from ledger.api import Ledger, Outcome, RunHandle, ShardOutcome
 from ledger.clock import monotonic, utc_now
 from ledger.consumer import check_name
+from ledger.conversion import converter
 from ledger.envelope import Envelope
 from ledger.errors import (
     InvalidInput,
@@ -67,8 +68,10 @@ _CONNECTIONS_MAX: Final = 32
 _BUSY: Final = (429, 503)
 
 _decode: Final = msgspec.json.Decoder().decode
-for _told in (Lease, Heartbeat, Swept, Task):
-    msgspec.json.Decoder(_told)  # learned by the thread that imports; see the end of ledger/run/state.py
+_as_lease: Final = converter(Lease)
+_as_heartbeat: Final = converter(Heartbeat)
+_as_swept: Final = converter(Swept)
+_as_task: Final = converter(Task)
 
 
 class RemoteLedger(Ledger):
@@ -427,7 +430,7 @@ class RemoteLedger(Ledger):
         leases = []
         for given in answer["leases"]:
             word = given.pop("lease")
-            lease = msgspec.convert(given, Lease)
+            lease = _as_lease(given)
             self._lease_words[lease.run_id, lease.shard, lease.token] = word
             leases.append(lease)
         return leases
@@ -435,7 +438,7 @@ class RemoteLedger(Ledger):
     def heartbeat(self, leases: Sequence[Lease], *, lease_s: float = limits.LEASE_S) -> list[Heartbeat]:
         words = [self._word(lease) for lease in leases]
         answer = self._send("POST", "/v1/runs:heartbeat", body={"leases": words, "lease_s": lease_s})
-        return [msgspec.convert(given, Heartbeat) for given in answer["heartbeats"]]
+        return list(map(_as_heartbeat, answer["heartbeats"]))
 
     def look(self, leases: Sequence[Lease]) -> list[Heartbeat]:
         """Ask after leases; over HTTP that also renews them."""
@@ -487,7 +490,7 @@ class RemoteLedger(Ledger):
 
     def sweep(self, *, limit: int = limits.TASKS_PER_CLAIM_MAX) -> list[Swept]:
         answer = self._send("POST", "/v1/runs:sweep", body={"limit": limit}, repeats=False)
-        return [msgspec.convert(given, Swept) for given in answer["swept"]]
+        return list(map(_as_swept, answer["swept"]))
 
     def tasks(
         self,
@@ -503,7 +506,7 @@ class RemoteLedger(Ledger):
             "after": None if after is None else f"{after[0]}/{after[1]}",
             "limit": min(limit, _PAGE_TASKS),
         }
-        return [msgspec.convert(given, Task) for given in self._send("GET", "/v1/tasks", query=query)["tasks"]]
+        return list(map(_as_task, self._send("GET", "/v1/tasks", query=query)["tasks"]))
 
     # --- the log --------------------------------------------------------------------------------------------
 

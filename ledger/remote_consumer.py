@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Protocol
 
-import msgspec
-
 from ledger import limits
 from ledger.consumer import ConsumerStatus
 from ledger.consumers import Batch, ConsumerSettings, Place
+from ledger.conversion import converter
 from ledger.filters import Filter
 from ledger.interop.cloudevents import event_of_cloud
 from ledger.run.values import JsonObject
+
+_as_filter = converter(Filter)
 
 
 class Sends(Protocol):
@@ -97,7 +98,7 @@ def _named(batch: Batch) -> JsonObject:
 def _settings(given: JsonObject) -> ConsumerSettings:
     return ConsumerSettings(
         name=given["name"],
-        wanted=msgspec.convert({name: given[name] for name in ("types", "kind", "labels", "projects")}, Filter),
+        wanted=_as_filter({name: given[name] for name in ("types", "kind", "labels", "projects")}),
         partitions=given["partitions"],
         created_at=datetime.fromisoformat(given["created_at"]),
     )

@@ -3,6 +3,7 @@
 import msgspec
 
 from ledger.api import Ledger
+from ledger.conversion import converter
 from ledger.run.values import check_uuid
 from projections.result_reader import Results
 
@@ -27,6 +28,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.flipped) + len(self.added) + len(self.removed) + len(self.unchanged)
 
 
+_as_comparison = converter(Comparison)
+
+
 def compare(log: Ledger, older_run_id: str, newer_run_id: str) -> Comparison:
     """Compare two runs by the outcomes of their tests: passed, failed or skipped.
 
@@ -39,7 +43,7 @@ def compare(log: Ledger, older_run_id: str, newer_run_id: str) -> Comparison:
     """
     if hasattr(log, "ask"):  # behind a server, which compares
         older_id, newer_id = check_uuid(older_run_id, field="older"), check_uuid(newer_run_id, field="newer")
-        return msgspec.convert(log.ask(f"/v1/runs/{older_id}:compare", {"newer": newer_id}), Comparison)
+        return _as_comparison(log.ask(f"/v1/runs/{older_id}:compare", {"newer": newer_id}))
     results = Results(log)
     older, newer = _outcomes(results, older_run_id), _outcomes(results, newer_run_id)
     both = sorted(older.keys() & newer.keys())

@@ -3,14 +3,17 @@
 from collections.abc import Iterator
 from datetime import datetime
 
-import msgspec
-
 from ledger import limits
+from ledger.conversion import converter
 from ledger.remote import RemoteLedger
 from ledger.run.values import check_integer, check_time, check_uuid
 from projections.queries import check_limit
 from projections.results import Ranking, Result, ResultPage, TestSummary, check_ranking, check_test_id
 from projections.timings import RunTimings
+
+_as_result = converter(Result)
+_as_test = converter(TestSummary)
+_as_timings = converter(RunTimings)
 
 
 class RemoteResults:
@@ -28,7 +31,7 @@ class RemoteResults:
     def of_run(self, run_id: str, *, limit: int = 1_000, page_token: str | None = None) -> ResultPage:
         path = f"/v1/runs/{check_uuid(run_id, field='run_id')}/results:counted"
         answer = self._remote.ask(path, {"limit": check_limit(limit), "page_token": page_token})
-        return ResultPage([msgspec.convert(given, Result) for given in answer["results"]], answer["next_page_token"])
+        return ResultPage(list(map(_as_result, answer["results"])), answer["next_page_token"])
 
     def all_of_run(self, run_id: str) -> Iterator[Result]:
         token: str | None = None
@@ -47,7 +50,7 @@ class RemoteResults:
         self, test_id: str, *, project: str | None = None, kind: str | None = None, limit: int = 50
     ) -> list[Result]:
         query = {"test_id": check_test_id(test_id), "project": project, "kind": kind, "limit": check_limit(limit)}
-        return [msgspec.convert(given, Result) for given in self._remote.ask("/v1/tests:history", query)["results"]]
+        return list(map(_as_result, self._remote.ask("/v1/tests:history", query)["results"]))
 
     def tests(
         self,
@@ -65,7 +68,7 @@ class RemoteResults:
             "limit": check_limit(limit),
             "runs": check_integer(runs, field="runs", at_least=1, at_most=limits.RANKED_RUNS_MAX),
         }
-        return [msgspec.convert(given, TestSummary) for given in self._remote.ask("/v1/tests", query)["tests"]]
+        return list(map(_as_test, self._remote.ask("/v1/tests", query)["tests"]))
 
 
 class RemoteTimings:
@@ -79,6 +82,4 @@ class RemoteTimings:
         self._remote = log
 
     def of_run(self, run_id: str) -> RunTimings:
-        return msgspec.convert(
-            self._remote.ask(f"/v1/runs/{check_uuid(run_id, field='run_id')}/timings", {}), RunTimings
-        )
+        return _as_timings(self._remote.ask(f"/v1/runs/{check_uuid(run_id, field='run_id')}/timings", {}))

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Unpack
 
-import msgspec
-
+from ledger.conversion import converter
 from ledger.remote import RemoteLedger
 from ledger.run.state import Run, RunState
 from ledger.run.values import Status, check_integer
 from projections.queries import RunFilters, RunPage, check_limit, check_prefix, run_filter
 
 _ROWS_MAX = 100
+_as_run = converter(Run)
 """What the server gives at once."""
 
 
@@ -33,7 +33,7 @@ class RemoteRuns:
         runs: list[Run] = []
         while left:
             answer = self._remote.ask("/v1/runs", {**query, "limit": min(left, _ROWS_MAX), "page_token": page_token})
-            runs += [msgspec.convert(given, Run) for given in answer["runs"]]
+            runs += map(_as_run, answer["runs"])
             left, page_token = limit - len(runs), answer["next_page_token"]
             if page_token is None:
                 break

@@ -10,6 +10,8 @@ from cli.schedules.schedules import Change, Request, Schedule
 from ledger.run.codec import timestamp
 from ledger.store import Store
 
+_decode_request = msgspec.json.Decoder(Request).decode
+
 
 class SqliteSchedules:
     """Schedules in a SQLite file."""
@@ -127,7 +129,7 @@ def _schedule(row: Sequence[Any]) -> Schedule:
         name=name,
         cron=cron,
         timezone=timezone,
-        request=msgspec.json.decode(request, type=Request),
+        request=_decode_request(request),
         missed=missed,
         is_paused=bool(is_paused),
         next_at=datetime.fromisoformat(next_at),

@@ -12,6 +12,7 @@ from typing import Final, TypeVar, assert_never
 import msgspec
 
 from ledger import limits
+from ledger.conversion import converter
 from ledger.run.codec import RecordedRunEvent
 from ledger.run.events import (
     Aborted,
@@ -250,9 +251,12 @@ def initial(run_id: str) -> RunState:
     return RunState(run_id=run_id)
 
 
+_as_state: Final = converter(RunState)
+
+
 def copy(state: RunState) -> RunState:
     """Copy a state so that folding on leaves the original alone."""
-    return msgspec.convert(msgspec.to_builtins(state), RunState)
+    return _as_state(msgspec.to_builtins(state))
 
 
 def evolve(state: RunState, event: RecordedRunEvent) -> RunState:
@@ -632,9 +636,3 @@ def failure_headline(state: RunState) -> str | None:
         if shard.error is not None:
             return f"shard {number}: {shard.error.strip().splitlines()[0]}"
     return f"{state.failed:,} of {state.total:,} results failed" if state.failed else None
-
-
-# msgspec learns a type when it is first converted to, and lets other threads see what it knows before that is whole:
-# two threads that fold their first run at once crashed the process (a segmentation fault, with msgspec 0.22). Imports
-# are done by one thread.
-copy(initial(""))
