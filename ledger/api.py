@@ -8,7 +8,6 @@ import random
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from copy import copy
 from datetime import datetime, timedelta
 from types import TracebackType
 from typing import Any, Final, Literal, Self
@@ -222,7 +221,7 @@ class Ledger:
             A ledger that shares this one's connections; closing either closes both.
         """
         key = limits.KEY_CHARS_MAX
-        bound = copy(self)  # everything but the context is shared
+        bound = self._copy()
         bound._context = Context(
             actor=check_optional_text(actor, field="actor", chars_max=_NAME) or self._context.actor,
             correlation_id=check_optional_text(correlation_id, field="correlation_id", chars_max=key)
@@ -244,7 +243,7 @@ class Ledger:
         Its commands raise `VersionConflict` when the run has moved on. What is appended without a decision (results,
         logs, notes …) commutes and asks for no version.
         """
-        bound = self.bind()
+        bound = self._copy()
         bound._expected_version = check_integer(version, field="version", at_least=0)
         return bound
 
@@ -542,8 +541,14 @@ class Ledger:
 
         Results and logs of a shard's lease are the shard's without saying so.
         """
-        bound = self.bind()
+        bound = self._copy()
         bound._lease = lease
+        return bound
+
+    def _copy(self) -> Self:
+        """Give the same ledger for another context: everything is shared. `copy.copy` takes ten times as long."""
+        bound = self.__class__.__new__(self.__class__)
+        bound.__dict__.update(self.__dict__)
         return bound
 
     def succeed(

@@ -16,8 +16,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
-from ledger.events import EventId, Page, RunId
-from ledger.run.leases import Lease, Purpose
+from ledger.envelope import commitment
+from ledger.events import EventId, NewEvent, Page, RunId
+from ledger.run.leases import RUN_FENCE, Lease, Purpose
 from ledger.store import Appended, AppendRequest
 
 
@@ -179,6 +180,14 @@ class StartedTemplate(NamedTuple):
     salts: Sequence[bytes]
     payload: tuple[str, str]
     envelope: tuple[str, str, str, str]
+
+    def event(self, index: int, run_id: RunId, version: int, attempt: int) -> NewEvent:
+        """Make the event of one run, for a store that puts in by itself what it knows."""
+        event_id, salt = self.event_ids[index], self.salts[index]
+        payload = str(attempt).join(self.payload).encode()
+        to_commitment, to_event, to_run, end = self.envelope
+        envelope = f"{to_commitment}{commitment(salt, payload)}{to_event}{event_id}{to_run}{run_id}{end}".encode()
+        return NewEvent(event_id, "started", envelope, payload, salt, False, RUN_FENCE, version)
 
 
 def purpose_of(shard: int, is_finalizing: bool) -> Purpose:

@@ -44,9 +44,17 @@ class Heads:
                 return None
             places.append(version)
             moved[request.run_id] = version + len(request.events)
-        for run_id, version in moved.items():
-            self._heads[run_id].version = version
+        for request in requests:
+            head = self._heads[request.run_id]
+            head.version = moved[request.run_id]
+            head.is_open = head.is_open and not any(event.closes for event in request.events)
         return places
+
+    def note(self, run_id: RunId, version: int) -> None:
+        """Note where a stream stands that the database itself appended to."""
+        if len(self._heads) >= _STREAMS_MAX:
+            self._heads.clear()
+        self._heads[run_id] = _Head(version)
 
     def missed(self, requests: Sequence[AppendRequest]) -> None:
         """Note that appends were not where they were expected to be."""
@@ -77,11 +85,11 @@ class Heads:
 
 def _may_go(request: AppendRequest, head: _Head, version: int) -> bool:
     condition = request.condition
-    if not head.is_quiet or request.claims or any(event.closes or event.fence for event in request.events):
+    if not head.is_quiet or request.claims or any(event.fence for event in request.events):
         return False
     if condition.rule is Rule.EXACTLY:
-        return condition.version == version
-    if condition.rule is not Rule.UNLESS_CLOSED or not head.is_open:
+        return condition.version == version  # if it closes a closed stream, an index refuses that too
+    if condition.rule is not Rule.UNLESS_CLOSED or not head.is_open or any(event.closes for event in request.events):
         return False
     return condition.fence is None or (
         condition.fence in head.epochs and head.epochs[condition.fence] <= condition.epoch

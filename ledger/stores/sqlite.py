@@ -94,6 +94,7 @@ class SqliteStore:
         self._is_closed = False
         self._readers: list[apsw.Connection] = []
         self._heads = Heads()
+        self._tasks = SqliteTasks(self)
         self._group = GroupCommit(self._commit_group, interrupted=_unknown, requests_max=limits.GROUP_REQUESTS_MAX)
         require_safe_library(apsw.sqlite_lib_version())
         _require_local(path)
@@ -164,7 +165,7 @@ class SqliteStore:
 
     @property
     def tasks(self) -> SqliteTasks:
-        return SqliteTasks(self)
+        return self._tasks
 
     @property
     def consumers(self) -> SqliteConsumers:
@@ -328,10 +329,7 @@ class SqliteStore:
     def _begin(self) -> apsw.Connection:
         writer = self._writable()
         if writer.readonly("main"):  # where BEGIN IMMEDIATE begins to read, and says nothing
-            raise NotPermitted(
-                f"{self.path} may be read by this user and not written. Nothing was written. Ask its owner for"
-                " the right to write the file and its folder."
-            )
+            raise self._not_permitted()
         try:
             writer.execute("BEGIN IMMEDIATE")
         except apsw.BusyError as exc:
@@ -340,6 +338,12 @@ class SqliteStore:
             self._drop_writer()
             raise StoreUnavailable(f"{self.path} cannot be written: {exc}. Nothing was written.") from exc
         return writer
+
+    def _not_permitted(self) -> NotPermitted:
+        return NotPermitted(
+            f"{self.path} may be read by this user and not written. Nothing was written. Ask its owner for"
+            " the right to write the file and its folder."
+        )
 
     def _busy(self, cause: apsw.BusyError) -> StoreBusy:
         error = StoreBusy(
@@ -413,20 +417,20 @@ class SqliteStore:
         It decides inside the insert; when that is refused, the long way finds out why.
         """
         run_id, condition, event = request.run_id, request.condition, request.events[0]
-        if len(request.events) > 1 or request.claims or event.closes:
+        if len(request.events) > 1 or request.claims:
             return None
-        event_id, kind, envelope, payload, salt, _, fence, epoch = event
+        event_id, kind, envelope, payload, salt, closes, fence, epoch = event
         places = self._heads.places([request])
         row: tuple[str | int | bytes | None, ...]
         if places is not None:
             statement: str = _INSERT_INTO
-            row = (run_id, places[0] + 1, event_id, kind, envelope, payload, salt, 0, fence, epoch)
-        elif condition.rule is Rule.UNLESS_CLOSED:
+            row = (run_id, places[0] + 1, event_id, kind, envelope, payload, salt, closes, fence, epoch)
+        elif condition.rule is Rule.UNLESS_CLOSED and not closes:
             statement = _UNLESS_CLOSED
             row = (run_id, event_id, kind, envelope, payload, salt, fence, epoch, condition.fence, condition.epoch)
         elif condition.rule is Rule.EXACTLY:
             statement = _EXACTLY
-            row = (run_id, event_id, kind, envelope, payload, salt, fence, epoch, condition.version)
+            row = (run_id, event_id, kind, envelope, payload, salt, fence, epoch, condition.version, closes)
         else:
             return None
         connection = self._writable()
@@ -438,6 +442,9 @@ class SqliteStore:
         except apsw.BusyError as exc:  # it has waited its time: the long way would wait as long again
             self._heads.missed([request])
             return self._busy(exc)
+        except apsw.ReadOnlyError:
+            self._heads.missed([request])
+            return self._not_permitted()
         except apsw.Error as exc:
             self._heads.missed([request])
             self._drop_writer()
@@ -483,12 +490,18 @@ class SqliteTurn:
         return result
 
     def append_all(self, requests: Sequence[AppendRequest]) -> list[Appended]:
-        """Append requests whose conditions are known to hold and whose event ids are new."""
+        """Append requests without keys and with new event ids, each after the version that its condition names.
+
+        Whoever holds the lock knows that the conditions hold; the unique index would refuse, were it wrong.
+        """
+        position = _insert(self._connection, [(0, request, request.condition.version) for request in requests])
         places = []
-        for result in _apply(self._connection, requests):
-            if isinstance(result, Exception):
-                raise result
-            places.append(result)
+        for request in requests:
+            count = len(request.events)
+            places.append(
+                Appended(request.run_id, request.condition.version + count, range(position, position + count))
+            )
+            position += count
         return places
 
     def erase(self, run_id: RunId, *, after_version: int, up_to: int, limit: int) -> int:
@@ -562,7 +575,7 @@ _INSERT_ROWS: Final = {
 _EXACTLY: Final = """
 INSERT INTO events (run_id, version, event_id, type, envelope, payload, salt, closes, fence, fence_epoch)
 VALUES (
-    ?1, (SELECT version + 1 FROM events WHERE run_id = ?1 AND version = ?9), ?2, ?3, ?4, ?5, ?6, 0, ?7, ?8
+    ?1, (SELECT version + 1 FROM events WHERE run_id = ?1 AND version = ?9), ?2, ?3, ?4, ?5, ?6, ?10, ?7, ?8
 )
 RETURNING version
 """
@@ -585,7 +598,6 @@ RETURNING version
 """
 _KEY: Final = "SELECT run_id, fingerprint FROM keys WHERE space = ? AND project = ? AND key = ?"
 _CLAIM: Final = "INSERT INTO keys (space, project, key, run_id, fingerprint, until_closed) VALUES (?, ?, ?, ?, ?, ?)"
-_GIVE_BACK: Final = "DELETE FROM keys WHERE run_id = ? AND until_closed = 1"
 
 
 @dataclass(slots=True)
@@ -627,11 +639,10 @@ def _head(connection: apsw.Connection, run_id: RunId) -> _Head:
 
 
 def _advance(connection: apsw.Connection, request: AppendRequest, head: _Head) -> None:
-    """Move a stream's head over an accepted append, and take and give back keys."""
+    """Move a stream's head over an accepted append, and take keys."""
     for number, event in enumerate(request.events, head.version + 1):
         if event.closes:
             head.closed_version = number
-            connection.execute(_GIVE_BACK, (request.run_id,))
         if event.fence is not None:
             head.epochs[event.fence] = max(
                 event.fence_epoch or 0, _epoch(connection, request.run_id, event.fence, head)

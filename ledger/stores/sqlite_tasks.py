@@ -7,6 +7,7 @@ milliseconds.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any, Final
 
 import apsw
@@ -15,8 +16,8 @@ from ledger.clock import utc_now
 from ledger.events import Page, RunId, join_page
 from ledger.run.codec import encode_json
 from ledger.run.leases import Lease
-from ledger.store import Appended, AppendRequest, Turn
-from ledger.tasks import Claimable, Renewal, StartedTemplate, Task, purpose_of
+from ledger.store import Appended, AppendRequest, Turn, exactly
+from ledger.tasks import Claimable, Lent, Renewal, StartedTemplate, Task, purpose_of
 
 if TYPE_CHECKING:
     from ledger.stores.sqlite import SqliteStore, SqliteTurn
@@ -29,21 +30,24 @@ class SqliteTasks:
 
     def __init__(self, store: "SqliteStore") -> None:
         self._store = store
+        self._found: tuple[Sequence[str] | None, bool] = (None, False)
 
     def lend_runs(
         self, *, kinds: Sequence[str] | None, limit: int, lease_s: float, worker: str, started: StartedTemplate
-    ) -> None:
-        return None  # nothing to be saved: there are no round trips
+    ) -> Sequence[Lent] | None:
+        if self._found != (kinds, True) and not self._has_claimable(kinds):
+            return []  # an idle worker looks often and must not keep writers waiting
+        with self._store.turn() as (connection, turn):
+            rows = _claimable_rows(connection, kinds, limit)
+            plain = list(takewhile(_is_whole_run, rows))
+            lent = _lend(connection, turn, plain, started, _now() + round(lease_s * 1000)) if plain else []
+        self._found = (kinds, bool(rows))
+        return None if rows and not plain else lent
 
     @contextmanager
     def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> Iterator["_SqliteClaiming"]:
-        if not self._has_claimable(kinds):  # an idle worker looks often and must not keep writers waiting
-            yield _SqliteClaiming(None, None, (), lease_s)
-            return
         with self._store.turn() as (connection, turn):
-            connection.execute(_PROMOTE, (_now(),))
-            rows = _waiting(connection, kinds, limit)
-            tasks = [_claimable(connection, row) for row in rows]
+            tasks = [_claimable(connection, row) for row in _claimable_rows(connection, kinds, limit)]
             yield _SqliteClaiming(connection, turn, tasks, lease_s)
 
     @contextmanager
@@ -109,16 +113,19 @@ class SqliteTasks:
         return None if due is None else max(0.0, (due - _now()) / 1000)
 
     def _has_claimable(self, kinds: Sequence[str] | None) -> bool:
-        wanted = None if kinds is None else encode_json(kinds).decode()
         with self._store.reading() as connection:
-            return connection.execute(_ANY_CLAIMABLE, (_now(), wanted)).get is not None
+            if connection.execute(_ANY_DUE, (_now(),)).get:
+                return True
+            if kinds is None:
+                return connection.execute(_ANY_WAITING).get is not None
+            return any(connection.execute(_ANY_WAITING_OF, (kind,)).get is not None for kind in kinds)
 
 
 class _SqliteClaiming:
     def __init__(
         self,
-        connection: apsw.Connection | None,
-        turn: "SqliteTurn | None",
+        connection: apsw.Connection,
+        turn: "SqliteTurn",
         tasks: Sequence[Claimable],
         lease_s: float,
     ) -> None:
@@ -131,11 +138,9 @@ class _SqliteClaiming:
         self, requests: Sequence[AppendRequest], shards: Sequence[int | None]
     ) -> tuple[datetime, Sequence[Appended]]:
         deadline = _now() + round(self._lease_s * 1000)
-        places: list[Appended] = []
-        if self._connection is not None and self._turn is not None:
-            places = self._turn.append_all(requests)
-            rows = [(deadline, request.run_id, _shard(shard)) for request, shard in zip(requests, shards, strict=True)]
-            self._connection.executemany(_LEND, rows)
+        places = self._turn.append_all(requests)
+        rows = [(deadline, request.run_id, _shard(shard)) for request, shard in zip(requests, shards, strict=True)]
+        self._connection.executemany(_LEND, rows)
         return _moment(deadline), places
 
 
@@ -170,13 +175,10 @@ def _shard(shard: int | None) -> int:
     return _RUN if shard is None else shard
 
 
-_ANY_CLAIMABLE: Final = """
-SELECT 1
-FROM tasks
-WHERE (state = 'waiting' AND (?2 IS NULL OR kind IN (SELECT value FROM json_each(?2))))
-    OR (state = 'scheduled' AND available_at <= ?1)
-LIMIT 1
-"""
+# One look at an index each: with OR between them, every task that somebody holds would be looked at.
+_ANY_DUE: Final = "SELECT 1 FROM tasks WHERE state = 'scheduled' AND available_at <= ? LIMIT 1"
+_ANY_WAITING: Final = "SELECT 1 FROM tasks WHERE state = 'waiting' LIMIT 1"
+_ANY_WAITING_OF: Final = "SELECT 1 FROM tasks WHERE state = 'waiting' AND kind = ? LIMIT 1"
 _PROMOTE: Final = "UPDATE tasks SET state = 'waiting' WHERE state = 'scheduled' AND available_at <= ?"
 _NEXT_KIND: Final = "SELECT kind FROM tasks WHERE state = 'waiting' AND kind > ? ORDER BY kind LIMIT 1"
 _WAITING: Final = """
@@ -188,10 +190,19 @@ LIMIT ?
 """
 
 
+def _claimable_rows(connection: apsw.Connection, kinds: Sequence[str] | None, limit: int) -> list[tuple[Any, ...]]:
+    now = _now()
+    if connection.execute(_ANY_DUE, (now,)).get:
+        connection.execute(_PROMOTE, (now,))
+    return _waiting(connection, kinds, limit)
+
+
 def _waiting(connection: apsw.Connection, kinds: Sequence[str] | None, limit: int) -> list[tuple[Any, ...]]:
     """Give the first tasks over all kinds: the first of each kind are read in the order of the index, and merged."""
     if kinds is None:
         kinds = list(_waiting_kinds(connection))
+    if len(kinds) == 1:
+        return connection.execute(_WAITING, (kinds[0], limit)).fetchall()
     rows = [row for kind in kinds for row in connection.execute(_WAITING, (kind, limit)).fetchall()]
     rows.sort(key=_by_priority)
     return rows[:limit]
@@ -207,6 +218,49 @@ def _waiting_kinds(connection: apsw.Connection) -> Iterator[str]:
     while kind is not None:
         yield kind
         kind = connection.execute(_NEXT_KIND, (kind,)).get
+
+
+def _is_whole_run(row: tuple[Any, ...]) -> bool:
+    """Tell whether taking this task takes one `started`, and nothing else."""
+    _, _, _, shard, is_finalizing, _, available_at, _ = row
+    return shard == _RUN and not is_finalizing and available_at is None
+
+
+_FIRST_EVENT: Final = """
+SELECT (SELECT version FROM events WHERE run_id = ?1 ORDER BY version DESC LIMIT 1), position, envelope, payload
+FROM events
+WHERE run_id = ?1 AND version = 1
+"""
+
+
+def _lend(
+    connection: apsw.Connection,
+    turn: "SqliteTurn",
+    rows: Sequence[tuple[Any, ...]],
+    started: StartedTemplate,
+    deadline: int,
+) -> list[Lent]:
+    """Start whole runs and lend them: the trigger moves their tasks, and the deadline is put there."""
+    attempts = [row[5] + 1 for row in rows]
+    firsts = [connection.execute(_FIRST_EVENT, (row[2],)).get for row in rows]
+    places = turn.append_all(
+        [
+            AppendRequest(row[2], exactly(first[0]), (started.event(index, row[2], first[0] + 1, attempt),))
+            for index, (row, first, attempt) in enumerate(zip(rows, firsts, attempts, strict=True))
+        ]
+    )
+    connection.executemany(_LEND, [(deadline, row[2], _RUN) for row in rows])
+    return [
+        Lent(
+            RunId(row[2]),
+            attempt,
+            place.version,
+            place.positions[0],
+            _moment(deadline),
+            Page(join_page([(first[1], 1, first[2], first[3])]), 1, first[1]),
+        )
+        for row, first, attempt, place in zip(rows, firsts, attempts, places, strict=True)
+    ]
 
 
 _ABOUT_RUN: Final = """

@@ -354,7 +354,12 @@ if os.geteuid() == 0:
 with ledger.open(f"sqlite:///{sys.argv[1]}/runs.db", migrate=False) as log:
     print(Runs(log).count(), [run.kind for run in Runs(log).list().runs])
     run_id = Runs(log).latest().run_id
-    for write in (lambda: log.enqueue("test"), lambda: log.append_log(run_id, ["a"]), lambda: log.abort(run_id)):
+    for write in (
+        lambda: log.enqueue("test"),
+        lambda: log.append_log(run_id, ["a"]),
+        lambda: log.append_results(run_id, [{"testId": "a", "status": "passed"}]),
+        lambda: log.abort(run_id),
+    ):
         try:
             write()
         except NotPermitted as error:
@@ -379,7 +384,7 @@ def test_reader_when_the_file_may_not_be_written() -> None:
             )
 
     assert done.stdout.startswith("2 ['test', 'build']\n"), done.stderr
-    assert 3 == done.stdout.count("may be read by this user and not written")
+    assert 4 == done.stdout.count("may be read by this user and not written")
 
 
 def test_open_when_the_file_is_damaged(tmp_path: Path) -> None:

@@ -140,3 +140,17 @@ def test_abort_when_claims_and_heartbeats_race(shared_url: str, writers: int) ->
         assert [] == errors
         assert {"aborted"} == {log.state(run).status for run in runs}
         assert [] == list(log.tasks())
+
+
+def test_succeed_when_another_process_closed_the_run(shared_url: str) -> None:
+    """Whoever goes straight to where its append belongs finds out that another was there."""
+    with ledger.open(shared_url, migrate=True) as log, ledger.open(shared_url) as other:
+        run = log.enqueue("test")
+        [lease] = log.claim("w1")
+        other.abort(run.id, reason="not needed")
+        other.annotate(run.id, note="after the end")
+
+        outcome = log.succeed(lease)
+
+        assert (False, "aborted") == (bool(outcome), outcome.winner and outcome.winner.type)
+        assert ["enqueued", "started", "aborted", "annotated"] == [event.type for event in log.read(run.id)]

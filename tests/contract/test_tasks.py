@@ -158,6 +158,38 @@ def test_succeed_when_held(log: Ledger) -> None:
     assert [] == list(log.tasks())
 
 
+def test_succeed_when_the_run_held_an_exclusive_key(log: Ledger) -> None:
+    """The key is free again as soon as whoever claimed the run says that it is done."""
+    first = log.enqueue("test", project="web", exclusive_key="main")
+    log.succeed(claim_one(log))
+
+    second = log.enqueue("test", project="web", exclusive_key="main")
+
+    assert (True, True) == (second.is_new, second.id != first.id)
+
+
+def test_succeed_when_the_run_was_closed_meanwhile(log: Ledger) -> None:
+    """The first closing event wins, also over a holder who knows of nothing that came after its claim."""
+    run = log.enqueue("test")
+    lease = claim_one(log)
+    log.abort(run.id, reason="not needed")
+
+    outcome = log.succeed(lease)
+
+    assert (False, "aborted") == (bool(outcome), outcome.winner and outcome.winner.type)
+    assert ["enqueued", "started", "aborted"] == types(log, run.id)
+
+
+def test_claim_when_kinds_are_hard_to_spell(log: Ledger) -> None:
+    """A kind is found whatever it is made of, and no other one with it."""
+    kinds = ['a"b', "a\\b", "{a,b}", "NULL", "a,b", " a "]
+    runs = [log.enqueue(kind) for kind in [*kinds, "a"]]
+
+    leases = log.claim("w1", kinds=kinds, limit=10)
+
+    assert [run.id for run in runs[:-1]] == [lease.run_id for lease in leases]
+
+
 def test_succeed_all_when_some_are_lost(log: Ledger) -> None:
     """Many are completed at once, and each for itself."""
     runs = [log.enqueue("test") for _ in range(4)]
