@@ -1,11 +1,24 @@
 """`runfold consumer`: the named readers of the log, and how far each has come."""
 
+import signal
+import sys
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from cli.commands.exec import absolute_url
 from cli.config import Setting
-from cli.options import JsonCommand, output_options, reading_ledger, require_ledger, url_option, writing_ledger
+from cli.options import (
+    DURATION,
+    LABEL,
+    JsonCommand,
+    output_options,
+    reading_ledger,
+    require_ledger,
+    url_option,
+    writing_ledger,
+)
 from cli.output import Column, Output
 
 if TYPE_CHECKING:
@@ -26,14 +39,94 @@ PLACE_FIELDS: Final = ("partition", "position", "token", "lent_up_to", "left_s")
 
 @click.group(short_help="Look after the named readers of the log.")
 def consumer() -> None:
-    """Look after the named readers of the log, whose place the ledger keeps. Programs make them: `Ledger.consumer`, or
-    POST /v1/consumers.
+    """Look after the named readers of the log, whose place the ledger keeps. `run` makes them, and programs do:
+    `Ledger.consumer`, or POST /v1/consumers.
 
     \b
     Examples:
+      runfold consumer run check-runs --type completed --type failed --type aborted -- ./check-run.sh
       runfold consumer list
       runfold consumer reset billing --after 0
     """
+
+
+@consumer.command(
+    short_help="Execute a command for each event.",
+    epilog="SIGTERM or Ctrl-C: the command is ended within --grace, and its event given back. The exit code is 0 then.",
+)
+@click.argument("name", metavar="CONSUMER")
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
+@click.option("--type", "types", multiple=True, help="Only events of this type; repeatable.")
+@click.option("--project", "projects", multiple=True, help="Only runs of this project; repeatable.")
+@click.option("--kind", help="Only runs of this kind.")
+@click.option("--label", "labels", multiple=True, type=LABEL, metavar="NAME=VALUE", help="Only runs with this label.")
+@click.option("--partitions", type=click.IntRange(1, 64), default=1, show_default=True, help="How many may share it.")
+@click.option("--now", "from_now", is_flag=True, help="A new consumer begins with what comes, not with the whole log.")
+@click.option("--attempts-max", type=click.IntRange(1), help="Then an event is passed over.  [default: try for ever]")
+@click.option(
+    "--lease", type=DURATION, default=timedelta(seconds=60), help="Others take over after this.  [default: 60s]"
+)
+@click.option(
+    "--grace", type=DURATION, default=timedelta(seconds=5), help="Between SIGTERM and SIGKILL.  [default: 5s]"
+)
+@click.option("--until-end", is_flag=True, help="End when nothing is left.")
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True, help="On stderr.")
+@url_option
+def run(
+    *,
+    name: str,
+    command: tuple[str, ...],
+    types: tuple[str, ...],
+    projects: tuple[str, ...],
+    kind: str | None,
+    labels: tuple[tuple[str, str], ...],
+    partitions: int,
+    from_now: bool,
+    attempts_max: int | None,
+    lease: timedelta,
+    grace: timedelta,
+    until_end: bool,
+    log_format: str,
+    url: Setting,
+) -> None:
+    """Execute COMMAND for each event, one after the other: a notification, a check run, whatever is to be done once.
+
+    COMMAND gets the event as a CloudEvent on its input, and RUNFOLD_EVENT_ID, RUNFOLD_EVENT_TYPE, RUNFOLD_RUN_ID and
+    RUNFOLD_URL. When it ends with 0, the event is done; otherwise it is tried again, later and later, and what follows
+    waits. Whoever is killed meanwhile, no event is left out, and one that comes again has the same id. As many may run
+    at once as there are partitions, anywhere.
+
+    \b
+    Examples:
+      runfold consumer run check-runs --type completed --type failed --type aborted -- ./check-run.sh
+      runfold consumer run audit --until-end -- tee -a audit.jsonl
+    """
+    from cli.acting import Acting, environment
+    from cli.worker_logs import log_to_stderr
+
+    log_to_stderr(sys.stderr, form=log_format)
+    with writing_ledger(url) as log:
+        found = log.consumer(
+            name,
+            types=types,
+            kind=kind,
+            projects=projects or None,
+            labels=dict(labels),
+            partitions=partitions,
+            after=None if from_now else 0,
+        )
+        acting = Acting(
+            log,
+            found,
+            command,
+            environ=environment(absolute_url(url.value)),
+            lease_s=lease.total_seconds(),
+            grace_s=grace.total_seconds(),
+            attempts_max=attempts_max,
+        )
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda _number, _frame: acting.stop())
+        acting.run(until_end=until_end)
 
 
 @consumer.command("list", cls=JsonCommand, short_help="List consumers, and how far each has come.")
