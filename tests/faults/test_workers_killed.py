@@ -168,7 +168,7 @@ def test_workers_when_killed_at_any_time(log: Ledger, shared_url: str, tmp_path:
     seed = random.randrange(2**32) if IS_CAMPAIGN else 7
     chance = random.Random(seed)
     print(f"seed {seed}")  # shown when it fails
-    count, deaths_max = (600, 300) if IS_CAMPAIGN else (40, 12)
+    count, deaths_max = (1_200, 300) if IS_CAMPAIGN else (40, 12)
     runs = [ask_for(log, chance.choice(["cut", "whole"]), input={"pause_s": 0.1}) for _ in range(count)]
 
     with supervised(shared_url, tmp_path, workers=8) as workers:
