@@ -339,7 +339,7 @@ def test_servers_when_two_share_a_ledger(shared_url: str, tmp_path: Path) -> Non
 
 
 def test_problems_when_an_error_is_added() -> None:
-    """Every error that a server can meet has a status of its own, or its parent's; only defects are left to be a 500."""
+    """Every error that a server can meet has a status, its own or its parent's; only defects are left to be a 500."""
     import projections.systems.sentri  # noqa: F401 - has an error of its own
     from cli.http.problems import status_of
 
