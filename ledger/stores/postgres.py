@@ -214,6 +214,9 @@ class PostgresStore:
         self._require_usable()
         with self._group.alone(), self._leading() as connection:
             yield connection, self._heads
+
+    def hint(self) -> None:
+        """Wake those who wait for events, after the block of `committing` appended some."""
         self._hints.give()
 
     # --- for projections and for the command line -----------------------------------------------------------

@@ -53,7 +53,10 @@ class PostgresTasks:
                     heads.note(run_id, version)
         if rows and rows[0][0] is None:
             return None
-        return [_lent(row) for row in rows if row[0] is not None]
+        lent = [_lent(row) for row in rows if row[0] is not None]
+        if lent:  # a look for nothing wakes nobody: the one who looked would look again
+            self._store.hint()
+        return lent
 
     @contextmanager
     def claiming(self, *, kinds: Sequence[str] | None, limit: int, lease_s: float) -> Iterator["_PostgresClaiming"]:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -592,3 +593,15 @@ def test_give_up_when_the_run_is_finished(log: Ledger) -> None:
 
     assert (False, "aborted") == (outcome.won, outcome.winner.type if outcome.winner else None)
     assert ["enqueued", "started", "aborted"] == types(log, run.id)
+
+
+def test_claim_when_nothing_waits_and_somebody_listens(log: Ledger) -> None:
+    """A claim that takes nothing wakes nobody; idle workers would wake each other for ever."""
+    with closing(log.store.listen()) as listener:
+        log.claim("w1")
+        listener.wait(0.5)  # what came before is told
+        begun = time.monotonic()
+        log.claim("w1")
+        listener.wait(1.0)
+
+        assert time.monotonic() - begun >= 0.9
