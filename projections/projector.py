@@ -107,6 +107,13 @@ def is_live(log: Ledger, name: str = RUNS.name) -> bool:
     return _projection(log, name)[1].checkpoint().generation > 0
 
 
+def outdated(log: Ledger) -> list[str]:
+    """Name the projections whose rows an earlier release folded; `rebuild` makes them anew."""
+    found = [(name, *_projection(log, name)) for name in _REGISTRY]
+    checkpoints = [(name, projection, tables.checkpoint()) for name, projection, tables in found]
+    return [name for name, projection, at in checkpoints if at.generation and at.version != projection.version]
+
+
 def _catch_up_from(
     store: Store, projection: Projection[Any, Any], tables: Tables[Any, Any], start: Checkpoint
 ) -> int | None:

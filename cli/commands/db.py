@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 import click
 
+import ledger
 from cli.config import Setting
 from cli.errors import NotVerified
 from cli.options import JsonCommand, output_options, refuse_memory, require_ledger, url_option
 from cli.output import Cell, Column, Output
+from projections.projector import outdated
 
 if TYPE_CHECKING:
     from ledger.stores.migrations import MigrationStatus
@@ -54,6 +56,9 @@ def migrate(*, url: Setting, output: Output) -> None:
     _print(output, found)
     if not found:
         output.tell("All migrations were applied before.")
+    with ledger.open(url.value, migrate=False) as log:
+        for name in outdated(log):
+            output.tell(f"An earlier release folded the rows of `{name}`. Next: runfold projection rebuild {name}")
 
 
 @db.command(cls=JsonCommand, short_help="Tell which migrations are applied.")
