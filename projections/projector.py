@@ -151,9 +151,9 @@ def fold_aside(log: Ledger, name: str = RUNS.name) -> tuple[int, list[Any]]:
     rows: dict[str, Any] = {}
     changed: dict[str, None] = {}
     for events in _unwritten(log.store, projection, start):
-        missing = {event.run_id for event in events} - rows.keys()
-        rows.update(tables.load(start.generation, list(missing)))
-        changed.update(_fold_next(projection, rows, events))
+        streams = _by_run(events)
+        rows.update(tables.load(start.generation, [run_id for run_id in streams if run_id not in rows]))
+        changed.update(_fold_next(projection, rows, streams))
     return start.generation, [projection.store(rows[run_id]) for run_id in changed]
 
 
@@ -203,8 +203,9 @@ def _holds(tables: Tables[Any, Any], start: Checkpoint, events: Sequence[FoldEve
     """
     if settled_to > start.position:
         return False
-    versions = tables.versions(start.generation, list({event.run_id for event in events}))
-    return all(event.version <= versions.get(event.run_id, 0) for event in events)
+    streams = _by_run(events)
+    versions = tables.versions(start.generation, list(streams))
+    return all(max([event.version for event in streams[run_id]]) <= versions.get(run_id, 0) for run_id in streams)
 
 
 def _apply(
@@ -212,22 +213,31 @@ def _apply(
 ) -> None:
     """Fold events into the live rows. Another process may have been first with some or all of them."""
     generation = writing.checkpoint.generation
-    rows = writing.load(generation, list({event.run_id for event in events}))
-    changed = _fold_next(projection, rows, events)
+    streams = _by_run(events)
+    rows = writing.load(generation, list(streams))
+    changed = _fold_next(projection, rows, streams)
     writing.save(generation, [projection.store(rows[run_id]) for run_id in changed])
     if settled_to > writing.checkpoint.position:
         writing.move(settled_to)
 
 
-def _fold_next(projection: Projection[Any, Any], rows: dict[str, Any], events: Sequence[FoldEvent]) -> dict[str, None]:
-    """Fold those events that come next in their runs; give the runs that changed."""
-    streams: dict[str, list[FoldEvent]] = {}
+_Streams = dict[str, list[FoldEvent]]
+
+
+def _by_run(events: Sequence[FoldEvent]) -> _Streams:
+    """Part events by their runs, those that came first first."""
+    streams: _Streams = {}
     for event in events:
         run_id = event.envelope.run_id
         if run_id in streams:
             streams[run_id].append(event)
         else:
             streams[run_id] = [event]
+    return streams
+
+
+def _fold_next(projection: Projection[Any, Any], rows: dict[str, Any], streams: _Streams) -> dict[str, None]:
+    """Fold those events that come next in their runs; give the runs that changed."""
     changed: dict[str, None] = {}
     for run_id, stream in streams.items():
         row = rows.get(run_id)
@@ -335,22 +345,19 @@ class _Rebuild:
         progress(self._position, self._position)
 
     def _fold(self, events: Sequence[FoldEvent]) -> None:
-        rows = self._take(events)
+        streams = _by_run(events)
+        rows = self._take(streams)
         known = set(rows)
-        changed = _fold_next(self._projection, rows, events)
+        changed = _fold_next(self._projection, rows, streams)
         self._fresh.update(run_id for run_id in changed if run_id not in known)
         self._rows.update(rows)
         self._details += sum(self._projection.weight(rows[run_id]) for run_id in changed)
         self._write_until(0 if self._details > DETAILS_HELD_MAX else ROWS_HELD_MAX)
 
-    def _take(self, events: Sequence[FoldEvent]) -> dict[str, Any]:
+    def _take(self, streams: _Streams) -> dict[str, Any]:
         """Take the rows that events need out of memory or the table; they go back as those used last."""
-        taken: dict[str, Any] = {}
-        first_versions = {event.run_id: event.version for event in reversed(events)}
-        for run_id in first_versions:
-            if run_id in self._rows:
-                taken[run_id] = self._rows.pop(run_id)
-        missing = [run_id for run_id, version in first_versions.items() if version > 1 and run_id not in taken]
+        taken = {run_id: self._rows.pop(run_id) for run_id in streams if run_id in self._rows}
+        missing = [run_id for run_id, events in streams.items() if events[0].version > 1 and run_id not in taken]
         if missing:
             taken.update(self._tables.load(self._generation, missing))
         return taken

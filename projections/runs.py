@@ -80,7 +80,7 @@ class RunsProjection:
     """Folds events into `RunRow`s. Raise `version` with every change of the fold or of what is stored."""
 
     name: str = "runs"
-    version: int = 4
+    version: int = 5
 
     def read(self, events: bytes) -> list[FoldEvent]:
         """Read a page's events, without what this fold does not look at."""

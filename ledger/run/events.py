@@ -14,7 +14,7 @@ import msgspec
 from ledger.run.values import DEFAULT_POLICY, GateOutcome, JsonObject, Moment, Policy, Status, Verdict
 
 
-class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
+class _Event(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True, gc=False):
     """Canonical bytes need sorted keys; the encoder sorts them."""
 
 
@@ -311,7 +311,7 @@ class Restored(_Event, frozen=True, tag="restored"):
     """The run came back from the recycle bin."""
 
 
-class Skeleton(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Skeleton(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What stays of a purged run: what lists find it, sort it and count it by.
 
     No text that anybody wrote about the run is in here, but for the names of its kind and its project.

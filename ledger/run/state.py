@@ -72,6 +72,8 @@ _AFTERWARDS: Final = (
 )
 """What may still happen to a finished run."""
 
+_NOT_FAILED: Final = PASSED_RESULTS | SKIPPED_RESULTS
+
 _NO_STATUS: Final = "unknown"
 """How a result is counted whose status is no text: as failed, like every word that is not known to be good."""
 
@@ -79,7 +81,7 @@ _NO_STATUS: Final = "unknown"
 _Result = TypeVar("_Result")
 
 
-class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
+class Run(msgspec.Struct, kw_only=True, omit_defaults=True, gc=False):
     """A run as lists show it: small, whatever the run has done.
 
     Attributes:
@@ -147,7 +149,7 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
         return self.status.is_terminal
 
 
-class Tally(msgspec.Struct, omit_defaults=True):
+class Tally(msgspec.Struct, omit_defaults=True, gc=False):
     """Results of one part of a run.
 
     Attributes:
@@ -162,7 +164,7 @@ class Tally(msgspec.Struct, omit_defaults=True):
     gaps: list[tuple[int, int]] = []
 
 
-class Shard(msgspec.Struct, omit_defaults=True):
+class Shard(msgspec.Struct, omit_defaults=True, gc=False):
     """One slice of a run, at its newest attempt.
 
     Attributes:
@@ -180,7 +182,7 @@ class Shard(msgspec.Struct, omit_defaults=True):
     results: Tally = msgspec.field(default_factory=Tally)
 
 
-class Gate(msgspec.Struct, frozen=True, omit_defaults=True):
+class Gate(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """A gate's latest outcome."""
 
     gate: str
@@ -197,7 +199,6 @@ class RunState(Run, kw_only=True, omit_defaults=True):
         shards: By their number, those of which anything is known.
         unsharded: Results of no shard.
         left_out: Results of tests that were left out before dispatch.
-        counted_passed: Passed results over all parts; `counted_failed` likewise.
         stats_passed: The anonymous counter; `stats_failed` likewise. `stats_used`: whether they ever moved.
         gates: By their name.
         phases: The order of phases that the kind declared.
@@ -214,8 +215,6 @@ class RunState(Run, kw_only=True, omit_defaults=True):
     anonymous_completions: int = 0
     unsharded: Tally = msgspec.field(default_factory=Tally)
     left_out: Tally = msgspec.field(default_factory=Tally)
-    counted_passed: int = 0
-    counted_failed: int = 0
     stats_passed: int = 0
     stats_failed: int = 0
     stats_used: bool = False
@@ -236,6 +235,16 @@ class RunState(Run, kw_only=True, omit_defaults=True):
     def shards_cap(self) -> int:
         """How many shards can complete: 1 when the run is not cut."""
         return 1 if self.shard_count is None else self.shard_count
+
+    @property
+    def counted_passed(self) -> int:
+        """How many results over all parts count as passed."""
+        return sum([count for status, count in self.statuses.items() if status in PASSED_RESULTS])
+
+    @property
+    def counted_failed(self) -> int:
+        """How many results over all parts count as failed: every word that is not known to be good."""
+        return sum([count for status, count in self.statuses.items() if status not in _NOT_FAILED])
 
 
 _RUN_FIELDS: Final = Run.__struct_fields__
@@ -292,8 +301,7 @@ def apply_all(state: RunState, events: Iterable[RecordedRunEvent]) -> None:
         if isinstance(data, ShardResultAppended):  # nearly every event of a run; spares the matching
             _append_results(state, data)
         else:
-            state.updated_at = event.recorded_at
-            _apply(state, data, event.version)
+            _apply(state, data, event)
     if event is not None:
         state.version = event.version
         state.position = event.position
@@ -302,7 +310,8 @@ def apply_all(state: RunState, events: Iterable[RecordedRunEvent]) -> None:
             _set_figures(state)
 
 
-def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C901 - one arm an event, none nested
+def _apply(state: RunState, event: RunEvent, recorded: RecordedRunEvent) -> None:  # noqa: C901 - one arm an event
+    version = recorded.version
     match event:
         case ShardResultAppended():
             _append_results(state, event)
@@ -373,7 +382,7 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
             state.error, state.error_category = event.reason, "interrupted"
             state.worker = None
         case AbortRequested():
-            state.abort_requested_at = state.abort_requested_at or state.updated_at
+            state.abort_requested_at = state.abort_requested_at or recorded.recorded_at
         case FinalizationStarted():
             state.finalizer, state.finalizer_version = event.worker, version
         case WriteRejected():
@@ -383,7 +392,7 @@ def _apply(state: RunState, event: RunEvent, version: int) -> None:  # noqa: C90
         case Restored():
             state.deleted_at = None
         case Purged():
-            _purge(state, event, version)
+            _purge(state, event, recorded)
         case _:
             assert_never(event)
 
@@ -438,11 +447,11 @@ def _close(state: RunState, status: Status, version: int, event: Completed | Fai
         state.duration_ms = max(0, (event.finished_at - state.started_at) // timedelta(milliseconds=1))
 
 
-def _purge(state: RunState, event: Purged, version: int) -> None:
+def _purge(state: RunState, event: Purged, recorded: RecordedRunEvent) -> None:
     """Become what the event says and nothing else, so that it makes no difference what of the past is still there."""
-    left = RunState(run_id=state.run_id, purged_version=version, **msgspec.structs.asdict(event.skeleton))
-    left.closed_version = left.closed_version or version
-    left.purged_at = state.updated_at if event.is_whole else None
+    left = RunState(run_id=state.run_id, purged_version=recorded.version, **msgspec.structs.asdict(event.skeleton))
+    left.closed_version = left.closed_version or recorded.version
+    left.purged_at = recorded.recorded_at if event.is_whole else None
     for name in RunState.__struct_fields__:
         setattr(state, name, getattr(left, name))
 
@@ -459,17 +468,27 @@ def skeleton(run: Run, *, deleted_at: datetime) -> Skeleton:
 
 
 def _append_results(state: RunState, event: ShardResultAppended) -> None:
+    results, first = event.results, event.first_sequence
     if event.shard is None:
-        results = unseen(state.unsharded, event.results, first=event.first_sequence)
+        results = unseen(state.unsharded, results, first=first)
         left_out = [result for result in results if is_left_out(result)]
         if left_out:
             results = [result for result in results if not is_left_out(result)]
             _tally(state, state.left_out, left_out)
         _tally(state, state.unsharded, results)
-    else:
+        return
+    shard = state.shards.get(event.shard)
+    if shard is None or shard.attempt != event.shard_attempt:
         shard = _shard_at(state, event.shard, event.shard_attempt)
-        if shard is not None:
-            _tally(state, shard.results, unseen(shard.results, event.results, first=event.first_sequence))
+    if shard is None:
+        return
+    tally = shard.results
+    if first is not None:
+        if first == tally.next_sequence:
+            tally.next_sequence = first + len(results)
+        else:
+            results = unseen(tally, results, first=first)
+    _tally(state, tally, results)
 
 
 def unseen(tally: Tally, results: list[_Result], *, first: int | None) -> list[_Result]:
@@ -574,12 +593,6 @@ def _tally(state: RunState, tally: Tally, results: Sequence[JsonObject]) -> None
             status = _NO_STATUS
         of_part[status] = of_part.get(status, 0) + 1
         of_run[status] = of_run.get(status, 0) + 1
-        if status in PASSED_RESULTS:
-            state.counted_passed += 1
-        elif status in SKIPPED_RESULTS:
-            state.skipped += 1
-        else:
-            state.counted_failed += 1
 
 
 def _untally(state: RunState, tally: Tally) -> None:
@@ -587,28 +600,33 @@ def _untally(state: RunState, tally: Tally) -> None:
         state.statuses[status] -= count
         if not state.statuses[status]:
             del state.statuses[status]
-        if status in PASSED_RESULTS:
-            state.counted_passed -= count
-        elif status in SKIPPED_RESULTS:
-            state.skipped -= count
-        else:
-            state.counted_failed -= count
 
 
 def _set_figures(state: RunState) -> None:
-    counted = state.counted_passed + state.counted_failed + state.skipped
+    passed = failed = skipped = 0
+    for status, count in state.statuses.items():
+        if status in PASSED_RESULTS:
+            passed += count
+        elif status in SKIPPED_RESULTS:
+            skipped += count
+        else:
+            failed += count
+    counted = passed + failed + skipped
+    state.skipped = skipped
     state.total = _safe((counted if state.expected_total is None else state.expected_total) + state.total_delta)
     if state.stats_used:
         state.passed, state.failed = state.stats_passed, state.stats_failed
     else:
-        state.passed, state.failed = state.counted_passed, state.counted_failed
+        state.passed, state.failed = passed, failed
     state.shards_completed = min(state.shards_cap, state.keyed_completions + state.anonymous_completions)
     state.verdict = _verdict(state)
 
 
 def _safe(figure: int) -> int:
     """Stop at the largest integer that every reader keeps: many deltas may add up to more than one may hold."""
-    return max(-limits.INTEGER_MAX, min(limits.INTEGER_MAX, figure))
+    if -limits.INTEGER_MAX <= figure <= limits.INTEGER_MAX:
+        return figure
+    return limits.INTEGER_MAX if figure > 0 else -limits.INTEGER_MAX
 
 
 def _verdict(state: RunState) -> Verdict:

@@ -77,7 +77,7 @@ class OnShardFailure(StrEnum):
     """The other shards go on; then the run completes, with a failed verdict."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Policy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What happens to a run when its work is lost or fails.
 
     Attributes:

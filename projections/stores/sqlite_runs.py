@@ -1,5 +1,9 @@
-"""The `runs` tables in a SQLite file."""
+"""The `runs` tables in a SQLite file.
 
+Differs from PostgreSQL: `run_counts` is kept in step here, not by triggers; see the migration that makes it.
+"""
+
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Final, LiteralString, NamedTuple, cast
 
@@ -76,11 +80,11 @@ class _RunRows:
     """The rows of `runs`: one a run, and one a label."""
 
     header: LiteralString = "runs"
-    others: Sequence[LiteralString] = ("run_labels",)
+    others: Sequence[LiteralString] = ("run_labels", "run_counts")
 
     @property
     def discards(self) -> Sequence[LiteralString]:
-        return (discard_from(self.header), _DISCARD_LABELS)
+        return (discard_from(self.header), _DISCARD_LABELS, discard_from("run_counts"))
 
     def load(self, connection: apsw.Connection, generation: int, run_ids: Sequence[str]) -> dict[str, RunRow]:
         return {
@@ -89,12 +93,15 @@ class _RunRows:
         }
 
     def save(self, connection: apsw.Connection, generation: int, rows: Sequence[StoredRun]) -> None:
+        connection.execute(_UNCOUNT, (generation, json_list([row.run_id for row in rows])))
         connection.executemany(_SAVE, [(generation, *row[:-1]) for row in rows])
+        _count(connection, generation, rows)
         connection.executemany(_FORGET_LABELS, [(generation, row.run_id) for row in rows])
         connection.executemany(_ADD_LABEL, _label_rows(generation, rows))
 
     def add(self, connection: apsw.Connection, generation: int, rows: Sequence[StoredRun]) -> None:
         connection.executemany(_ADD, [(generation, *row[:-1]) for row in rows])
+        _count(connection, generation, rows)
         connection.executemany(_ADD_LABEL, _label_rows(generation, rows))
 
     def scan(
@@ -104,6 +111,24 @@ class _RunRows:
         return [StoredRun._make((*row[:-1], _labels(row[-1]))) for row in rows]
 
 
+def _count(connection: apsw.Connection, generation: int, rows: Sequence[StoredRun]) -> None:
+    added = Counter([(row.project, row.kind, row.status) for row in rows if row.deleted_at is None])
+    connection.executemany(_COUNT_ADDED, [(generation, *key, count) for key, count in added.items()])
+
+
+_COUNT_ADDED: Final = """
+INSERT INTO run_counts (generation, project, kind, status, count)
+VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (generation, coalesce(project, ''), kind, status) DO UPDATE SET count = count + excluded.count
+"""
+_UNCOUNT: Final = """
+INSERT INTO run_counts (generation, project, kind, status, count)
+SELECT generation, project, kind, status, -count(*)
+FROM runs
+WHERE generation = ? AND run_id IN (SELECT value FROM json_each(?)) AND deleted_at IS NULL
+GROUP BY project, kind, status
+ON CONFLICT (generation, coalesce(project, ''), kind, status) DO UPDATE SET count = count + excluded.count
+"""
 _DISCARD_LABELS: Final = """
 DELETE FROM run_labels
 WHERE (generation, name, value, created_at, run_id) IN (

@@ -137,10 +137,12 @@ class SqliteWriting(Generic[Row, Stored]):
         return self._rows.load(self._connection, generation, run_ids)
 
     def save(self, generation: int, rows: Sequence[Stored]) -> None:
-        self._rows.save(self._connection, generation, rows)
+        if rows:
+            self._rows.save(self._connection, generation, rows)
 
     def add(self, generation: int, rows: Sequence[Stored]) -> None:
-        self._rows.add(self._connection, generation, rows)
+        if rows:
+            self._rows.add(self._connection, generation, rows)
 
     def move(self, position: int) -> None:
         self._connection.execute(_MOVE, (position, self._name))

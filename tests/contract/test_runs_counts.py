@@ -1,12 +1,15 @@
 """Counting runs by project and by status at once."""
 
+import random
+from collections import Counter
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 import ledger
 from ledger import InvalidInput, Ledger, Status, limits
-from projections import Runs
+from projections import Runs, catch_up, rebuild
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)
 
@@ -70,6 +73,35 @@ def test_counts_when_asked_as_of_a_moment(ledger_url: str) -> None:
 
         assert {"web": 1} == runs.count_by_project(["web"], at=at)
         assert {Status.QUEUED: 1, Status.RUNNING: 0} == runs.count_by_status(status=["queued", "running"], at=at)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_counts_when_runs_live_and_rows_are_made_anew(log: Ledger, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After every turn of many runs' lives, and whenever a rebuild ends or breaks off, counts are what lists show."""
+    monkeypatch.setattr("projections.projector.ROWS_HELD_MAX", 3)
+    monkeypatch.setattr("projections.projector.ROWS_WRITTEN_MAX", 2)
+    chance, runs, ids = random.Random(seed), Runs(log), list[str]()
+
+    def break_off(position: int, head: int) -> None:
+        if position == head:
+            raise KeyboardInterrupt
+
+    for turn in range(40):
+        ids += [log.enqueue(chance.choice(["test", "build"]), project=chance.choice(["web", None])).id]
+        run = chance.choice(ids)
+        move = chance.choice([log.abort, log.delete, log.restore, log.purge, lambda run: log.start(run, worker="w")])
+        with suppress(ledger.IllegalTransition):
+            move(run)
+        if turn % 4 == 0:
+            catch_up(log)
+        if turn % 10 == 3:
+            with pytest.raises(KeyboardInterrupt):
+                rebuild(log, progress=break_off)
+        if turn % 10 == 6:
+            rebuild(log)
+        listed = Counter([(run.kind, run.status) for run in runs.list(limit=100).runs])
+        assert listed == runs.count_by_kind()
+        assert listed.total() == runs.count()
 
 
 def test_count_by_project_when_what_is_asked_is_none(log: Ledger) -> None:

@@ -41,9 +41,15 @@ def stored(log: Ledger) -> list[StoredRun]:
 
 
 def generations(log: Ledger) -> set[int]:
-    """Give the generations that have rows, up to 20."""
+    """Give the generations that have rows, up to 20, or counts."""
     tables = open_run_tables(log.store)
-    return {number for number in range(20) if tables.scan(number, after_run_id="", limit=1)}
+    found = {number for number in range(20) if tables.scan(number, after_run_id="", limit=1)}
+    store: Any = log.store
+    if store.url == "memory:":
+        return found
+    with store.writing() if store.url.startswith("sqlite") else store.transaction() as connection:
+        schema = "" if store.url.startswith("sqlite") else "runfold."
+        return found | {number for (number,) in connection.execute(f"SELECT generation FROM {schema}run_counts")}
 
 
 def change_by_hand(log: Ledger, sql: str, in_memory: Any) -> None:
