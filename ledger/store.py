@@ -157,8 +157,12 @@ class Turn(Protocol):
 class Listener(Protocol):
     """Wakes a live reader."""
 
-    def wait(self, timeout_s: float) -> None:
-        """Return when something may have been appended, at the latest after the timeout; a false alarm is fine."""
+    def wait(self, timeout_s: float) -> bool:
+        """Return when something may have been appended, at the latest after the timeout.
+
+        Returns:
+            False when the time is over and it is known that nobody wrote; a false alarm is fine.
+        """
 
     def close(self) -> None:
         """Let go of what it holds; `wait` returns at once from now on, in whatever thread."""

@@ -73,7 +73,8 @@ class Subscription:
                         return
             self.position = page.last_position
             if not page.count:
-                self._listener.wait(limits.POLL_INTERVAL_S)
+                while not self._listener.wait(limits.POLL_INTERVAL_S):
+                    pass
 
     def _wants(self, event: RecordedRunEvent) -> bool:
         return (self._types is None or event.type in self._types) and (

@@ -229,10 +229,11 @@ class _MemoryListener:
         self._seen = len(log)
         self._closed = False
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         with self._appended:
-            self._appended.wait_for(lambda: self._closed or len(self._log) > self._seen, timeout_s)
+            is_woken = self._appended.wait_for(lambda: self._closed or len(self._log) > self._seen, timeout_s)
             self._seen = len(self._log)
+            return is_woken
 
     def close(self) -> None:
         with self._appended:

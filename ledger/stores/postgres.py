@@ -1047,15 +1047,16 @@ class _PostgresListener:
         self._is_closed = False
         self._connection: _Connection | None = self._listen()
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         with self._lock:
             if self._is_closed:
-                return
+                return True
             if self._connection is None:
                 with suppress(LedgerError, psycopg.Error):
                     self._connection = self._listen()
-                    return  # what came while nobody listened is there to be read
+                    return True  # what came while nobody listened is there to be read
             self._sleep(timeout_s)
+        return True  # a hint may be lost, and whoever copies rows in gives none
 
     def close(self) -> None:
         if self._is_closed:

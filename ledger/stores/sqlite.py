@@ -90,6 +90,7 @@ class SqliteStore:
     def __init__(self, path: Path, *, migrate: bool | None = True) -> None:
         self.path = path
         self.url = f"sqlite:///{path}"
+        self._shared_memory = f"{path}-shm"
         self.pid = os.getpid()
         self._is_closed = False
         self._readers: list[apsw.Connection] = []
@@ -173,7 +174,7 @@ class SqliteStore:
 
     def listen(self) -> Listener:
         self._require_usable()
-        return _SqliteListener(self._connect(), Path(f"{self.path}-wal"))
+        return _SqliteListener(self._connect(), self.path)
 
     def close(self) -> None:
         if self.pid != os.getpid():
@@ -217,6 +218,7 @@ class SqliteStore:
                 raise StoreUnavailable(
                     f"{self.path}: the commit failed ({exc}). Read what is there and decide anew."
                 ) from exc
+            self._give_hint()
 
     def migrate(self) -> list[Migration]:
         """Apply what is missing, all or nothing, under the file's write lock.
@@ -406,6 +408,7 @@ class SqliteStore:
         except apsw.Error as exc:
             self._drop_writer()
             return [_unknown(request, exc) for request in requests]
+        self._give_hint()
         for request, result in zip(requests, results, strict=True):
             if isinstance(result, Appended) and not result.is_duplicate:
                 self._heads.learn(request, result.version)
@@ -449,11 +452,17 @@ class SqliteStore:
             self._heads.missed([request])
             self._drop_writer()
             return _unknown(request, exc)
+        self._give_hint()
         if places is not None:
             version = places[0] + 1
         else:
             self._heads.learn(request, version)
         return Appended(run_id, version, (connection.last_insert_rowid(),))
+
+    def _give_hint(self) -> None:
+        """Wake who listens. By name: were this process to open the file and close it, SQLite's locks would be gone."""
+        with suppress(OSError):  # none would only make them look later
+            os.utime(self._shared_memory)
 
     def _classify(self, request: AppendRequest) -> Appended | Exception:
         """Tell what a constraint refused: the guard passed, so it can only be an event id."""
@@ -907,30 +916,33 @@ class _SqliteListener:
     """Wakes when another connection committed.
 
     `data_version` changes with every commit of another connection and costs one look at shared memory. On Linux,
-    inotify tells when the write-ahead log is written, so that nothing has to look while nothing happens; the write
-    comes a moment before the commit is visible, so after a wake-up it looks a few times in short order. Elsewhere it
-    looks every few milliseconds.
+    inotify tells when to look, so that nothing has to while nothing happens: the write-ahead log is written a moment
+    before the commit can be seen, and a store touches the shared memory's file when it can. Elsewhere, and in that
+    moment, it looks every few milliseconds.
     """
 
-    def __init__(self, connection: apsw.Connection, wal: Path) -> None:
+    def __init__(self, connection: apsw.Connection, path: Path) -> None:
         self._connection = connection
-        self._connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - makes the log's file exist
+        self._connection.execute("SELECT count(*) FROM sqlite_schema").get  # noqa: B018 - makes the files exist
         self._seen = self._data_version()
         self._waker, self._wake_end = os.pipe()
         self._poll = select.poll()
         self._poll.register(self._waker, select.POLLIN)
-        self._notifier = _watch(wal)
+        self._notifier = _watch(path)
         if self._notifier is not None:
             self._poll.register(self._notifier, select.POLLIN)
+        self._commit_due_at = 0.0
         self._is_closed = False
         self._lock = threading.Lock()
 
-    def wait(self, timeout_s: float) -> None:
+    def wait(self, timeout_s: float) -> bool:
         deadline = monotonic() + timeout_s
         while not self._has_changed():
-            left = deadline - monotonic()
-            if left <= 0 or not self._sleep(left):
-                return
+            left_s = deadline - monotonic()
+            if left_s <= 0:
+                return False
+            self._sleep(left_s)
+        return True
 
     def close(self) -> None:
         if not self._is_closed:
@@ -956,36 +968,47 @@ class _SqliteListener:
     def _data_version(self) -> int:
         return int(self._connection.pragma("data_version"))
 
-    def _sleep(self, left_s: float) -> bool:
-        """Sleep until something may have happened; False when closed or the time is over."""
+    def _sleep(self, left_s: float) -> None:
+        """Sleep until it is time to look again, or to stop."""
         with self._lock:
             if self._is_closed:
-                return False
+                return
             if self._notifier is None:
-                ready = self._poll.poll(min(left_s * 1000, 5))
-                return not ready and left_s > 0.005
-            ready = self._poll.poll(left_s * 1000)
-            if self._is_closed or not ready:
-                return False
-            os.read(self._notifier, 65_536)
-            for pause_s in (0.0001, 0.0002, 0.0004, 0.0008, 0.0016, 0.0032, 0.005, 0.005, 0.01):
-                if self._data_version() != self._seen:
-                    break
-                time.sleep(pause_s)
-        return True
+                self._poll.poll(min(left_s, _LOOK_S) * 1000)
+                return
+            is_commit_due = monotonic() < self._commit_due_at
+            ready = self._poll.poll((min(left_s, _LOOK_SOON_S) if is_commit_due else left_s) * 1000)
+            if ready and not self._is_closed:
+                is_written = _last_notice(self._notifier) & _WRITTEN
+                self._commit_due_at = monotonic() + _COMMIT_S if is_written else 0.0
 
 
-def _watch(wal: Path) -> int | None:
-    """Watch a file for writes; None where the system cannot, or will not."""
+_LOOK_S: Final = 0.005
+_LOOK_SOON_S: Final = 0.001
+_COMMIT_S: Final = 0.05
+"""How long after a write a commit that nobody announces is looked for in short order."""
+_WRITTEN: Final = 0x2
+_TOUCHED: Final = 0x4
+"""IN_MODIFY and IN_ATTRIB of `linux/inotify.h`."""
+
+
+def _watch(path: Path) -> int | None:
+    """Watch what changes with a commit; None where the system cannot, or will not."""
     if sys.platform != "linux":
         return None
     try:
-        from inotify_simple import INotify, flags
+        from inotify_simple import INotify
 
         notifier = INotify(nonblocking=True)
-        notifier.add_watch(str(wal), flags.MODIFY)
+        notifier.add_watch(f"{path}-wal", _WRITTEN)
+        notifier.add_watch(f"{path}-shm", _TOUCHED)
     except OSError:
         return None  # out of watches: looking by turns still works
     descriptor = os.dup(notifier.fileno())
     notifier.close()
     return descriptor
+
+
+def _last_notice(notifier: int) -> int:
+    """Read all notices and give what the last one says; of a watched file, each is 16 bytes (`inotify(7)`)."""
+    return int.from_bytes(os.read(notifier, 65_536)[-12:-8], sys.byteorder)

@@ -19,7 +19,7 @@ import sys, time
 import ledger
 from ledger.stores import sqlite
 if "no inotify" in sys.argv:
-    sqlite._watch = lambda wal: None  # as where the system has none, or no watch to spare
+    sqlite._watch = lambda path: None  # as where the system has none, or no watch to spare
 with ledger.open(sys.argv[1]) as log:
     with log.subscribe(after=int(sys.argv[2])) as events:
         print("ready", flush=True)
