@@ -378,6 +378,10 @@ class Ledger:
         run = self.state(run_id)
         tests = None if shard is None else self._tests_of_shard(run, shard)
         first = next(self.read(run_id, up_to=1)).data
+        if first is None and idempotency_key is not None:
+            earlier = self.find_by_idempotency_key(idempotency_key, project=run.project)
+            if earlier is not None and self.state(earlier).retry_of == run.run_id:
+                return RunHandle(earlier, is_new=False)
         event = commands.decide_enqueue_again(
             run,
             first if isinstance(first, Enqueued) else None,
@@ -479,7 +483,7 @@ class Ledger:
         return queue.claim(
             self.store,
             worker=worker,
-            kinds=None if kinds is None else check_names(kinds, field="kinds"),
+            kinds=None if kinds is None else list(dict.fromkeys(check_names(kinds, field="kinds"))),
             limit=limit,
             lease_s=check_lease_s(lease_s),
             clock=self._clock,
@@ -518,7 +522,7 @@ class Ledger:
             lease_s: After how many seconds without a heartbeat the run is settled as lost.
 
         Raises:
-            LeaseLost: when nobody holds the run, or its shards are taken one by one.
+            LeaseLost: when nobody holds the run, somebody holds it under a lease, or its shards are taken one by one.
         """
         run = self.state(run_id)
         deadline = self.store.tasks.lend(RunId(run.run_id), token=run.taken_version, lease_s=check_lease_s(lease_s))

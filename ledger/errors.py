@@ -23,7 +23,8 @@ them knows an HTTP status or an exit code: those tables live with the entry poin
     ├── BatchLost                 the batch went to another reader of the consumer
     ├── OutcomeUnknown            the connection was lost during the commit; `resolve` settles it
     ├── StoreUnavailable          cannot reach or use the database
-    │   └── StoreBusy
+    │   ├── StoreBusy
+    │   └── StoreReadOnly
     ├── NotPermitted              the database does not let this user do that
     ├── UnsafeStore               the database would not keep the promises
     ├── SchemaMismatch            migrations are missing, newer, or were changed
@@ -282,6 +283,10 @@ class StoreUnavailable(LedgerError):
 
 class StoreBusy(StoreUnavailable):
     """The database stayed locked by others for longer than a writer waits. Nothing was written."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The database takes no writes at present: a standby, or one that was told so. Nothing was written."""
 
 
 class NotPermitted(LedgerError):

@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 from ledger import limits
 from ledger.api import Ledger
 from ledger.clock import monotonic
-from ledger.errors import InvalidInput, NotPermitted, SchemaMismatch, StoreBusy
+from ledger.errors import InvalidInput, LedgerError, NotPermitted, SchemaMismatch, StoreBusy, StoreReadOnly
 from ledger.events import Page, RunId
 from ledger.store import Store
 from projections.decoding import FoldEvent, read_places
@@ -89,7 +89,7 @@ def catch_up(log: Ledger, name: str = RUNS.name) -> int:
     Raises:
         InvalidInput: when there is no such projection.
         SchemaMismatch: when the rows were folded by another release; `rebuild` makes them anew.
-        NotPermitted: when something is new and this connection may not write.
+        NotPermitted, StoreReadOnly: when something is new and this connection may not write.
     """
     projection, tables = _projection(log, name)
     while True:
@@ -505,13 +505,13 @@ def fresh(log: Ledger, name: str, read: Callable[[int], _T | None], *, follow: b
         follow: Whether to wait for others where this connection may not write.
 
     Raises:
-        NotPermitted: when it may not, and is not to wait.
+        NotPermitted, StoreReadOnly: when it may not, and is not to wait.
         StoreBusy: when nobody caught up for `FOLLOWED_S`.
     """
     while True:
         try:
             generation = catch_up(log, name)
-        except NotPermitted as refusal:
+        except (NotPermitted, StoreReadOnly) as refusal:
             if not follow:
                 raise
             generation = _followed(log, name, refusal)
@@ -520,7 +520,7 @@ def fresh(log: Ledger, name: str, read: Callable[[int], _T | None], *, follow: b
             return found
 
 
-def _followed(log: Ledger, name: str, refusal: NotPermitted) -> int:
+def _followed(log: Ledger, name: str, refusal: LedgerError) -> int:
     """Wait until the rows have what was committed before the call; give their generation."""
     projection, tables = _projection(log, name)
     wanted: dict[str, int] = {}

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import islice
+from time import monotonic
 from typing import Final, TypeVar, Unpack
 
 from ledger import limits
 from ledger.api import Ledger
-from ledger.errors import InvalidInput, NotPermitted, RunNotFound
+from ledger.errors import InvalidInput, NotPermitted, RunNotFound, StoreReadOnly
 from ledger.events import RunId
 from ledger.run.state import Run, RunState, apply_all, as_run, initial
 from ledger.run.values import Status, check_integer, check_text, check_uuid
@@ -45,6 +46,8 @@ _Text = TypeVar("_Text", bound=str)
 
 FOUND_MAX: Final = 10
 """Run ids that `find` gives at most: enough to name those that a prefix could mean."""
+_REFUSED_S: Final = 5.0
+"""How long a connection that was refused a write does not try one again."""
 _AS_OF_ROWS: Final = 200
 """Rows looked at in one step of a list as of a moment."""
 
@@ -67,7 +70,7 @@ class Runs:
     def __init__(self, log: Ledger) -> None:
         self._log = log
         self._tables = open_run_tables(log.store)
-        self._may_write = True  # until the database says otherwise
+        self._may_write_at = 0.0  # until the database says otherwise
 
     def get(self, run_id: str, *, at: int | datetime | None = None) -> RunState:
         """Give one run: its stored row, and the events since then folded onto it. Nothing is written.
@@ -170,11 +173,11 @@ class Runs:
         return found[0] if found else None
 
     def _fresh(self, read: Callable[[RunQuestions, int], _T | None]) -> _T:
-        if self._may_write:
+        if monotonic() >= self._may_write_at:
             try:
                 return fresh(self._log, RUNS.name, partial(read, self._tables), follow=False)
-            except NotPermitted:
-                self._may_write = False
+            except (NotPermitted, StoreReadOnly):
+                self._may_write_at = monotonic() + _REFUSED_S
         while True:
             generation, rows = fold_aside(self._log, RUNS.name)
             found = read(UnwrittenRuns(self._tables, rows) if rows else self._tables, generation)

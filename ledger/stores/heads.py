@@ -36,18 +36,21 @@ class Heads:
     def places(self, requests: Sequence[AppendRequest]) -> list[int] | None:
         """Give after which version each append may go straight, and count on it; None when one may not."""
         moved: dict[RunId, int] = {}
+        closed: set[RunId] = set()
         places = []
         for request in requests:
             head = self._heads.get(request.run_id)
             version = moved.get(request.run_id, 0 if head is None else head.version)
-            if head is None or not _may_go(request, head, version):
+            if head is None or request.run_id in closed or not _may_go(request, head, version):
                 return None
             places.append(version)
             moved[request.run_id] = version + len(request.events)
-        for request in requests:
-            head = self._heads[request.run_id]
-            head.version = moved[request.run_id]
-            head.is_open = head.is_open and not any(event.closes for event in request.events)
+            if any(event.closes for event in request.events):
+                closed.add(request.run_id)
+        for run_id, version in moved.items():
+            head = self._heads[run_id]
+            head.version = version
+            head.is_open = head.is_open and run_id not in closed
         return places
 
     def note(self, run_id: RunId, version: int) -> None:

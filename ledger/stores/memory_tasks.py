@@ -288,7 +288,7 @@ class MemoryTasks:
     def lend(self, run_id: RunId, *, token: int, lease_s: float) -> datetime | None:
         with self._store.lock:
             row = self._rows.get((run_id, _RUN))
-            if row is None or row.state != "held" or row.token != token:
+            if row is None or row.state != "held" or row.token != token or row.deadline is not None:
                 return None
             row.deadline = utc_now() + timedelta(seconds=lease_s)
             return row.deadline

@@ -42,6 +42,7 @@ from ledger.errors import (
     RunPurged,
     ShardSuperseded,
     StoreBusy,
+    StoreReadOnly,
     StoreUnavailable,
     UnsafeStore,
     VersionConflict,
@@ -863,7 +864,12 @@ def _refuse(exc: psycopg.Error, url: str) -> NoReturn:
         exc, psycopg.errors.LockNotAvailable | psycopg.errors.QueryCanceled | psycopg.errors.DeadlockDetected
     ):
         raise StoreBusy(f"{url} was too busy: {_line(exc)}. Nothing was written; try again.") from exc
-    if isinstance(exc, psycopg.errors.InsufficientPrivilege | psycopg.errors.ReadOnlySqlTransaction):
+    if isinstance(exc, psycopg.errors.ReadOnlySqlTransaction):
+        raise StoreReadOnly(
+            f"{url} takes no writes at present: {_line(exc)}. Nothing was written. Connect to the primary, or try again"
+            " once it takes writes."
+        ) from exc
+    if isinstance(exc, psycopg.errors.InsufficientPrivilege):
         raise NotPermitted(
             f"{url} does not let this user do that: {_line(exc)}. Nothing was written. Connect as the tables' owner, or"
             " as a member of the role for it, of those that `runfold db roles` makes."

@@ -243,7 +243,7 @@ WHERE t.deadline IS NOT NULL
 _LEND_STARTED: Final = """
 UPDATE runfold.tasks
 SET deadline = clock_timestamp() + %s::float8 * interval '1 s'
-WHERE run_id = %s AND shard = -1 AND state = 'held' AND token = %s
+WHERE run_id = %s AND shard = -1 AND state = 'held' AND token = %s AND deadline IS NULL
 RETURNING deadline
 """
 _RELEASE: Final = """

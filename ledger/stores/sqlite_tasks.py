@@ -312,7 +312,11 @@ SELECT deadline, abort_requested
 FROM tasks
 WHERE run_id = ? AND shard = ? AND token = ? AND deadline IS NOT NULL
 """
-_LEND_STARTED: Final = "UPDATE tasks SET deadline = ? WHERE run_id = ? AND shard = -1 AND state = 'held' AND token = ?"
+_LEND_STARTED: Final = """
+UPDATE tasks
+SET deadline = ?
+WHERE run_id = ? AND shard = -1 AND state = 'held' AND token = ? AND deadline IS NULL
+"""
 _RELEASE: Final = """
 UPDATE tasks
 SET state = 'waiting', worker = NULL, deadline = NULL, available_at = NULL, since = ?

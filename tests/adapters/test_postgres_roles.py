@@ -11,7 +11,7 @@ import pytest
 from postgres_server import DUTIES, Logins, PostgresServer
 
 import ledger
-from ledger.errors import InvalidInput, NotPermitted, SchemaMismatch
+from ledger.errors import InvalidInput, NotPermitted, SchemaMismatch, StoreReadOnly
 from ledger.stores import migrations
 from ledger.stores.postgres import PostgresStore
 from ledger.stores.postgres_roles import SEQUENCES, TABLES
@@ -303,7 +303,7 @@ def test_reader_when_its_sessions_are_read_only(owner_url: str) -> None:
 
     with ledger.open(owner_url) as log:
         assert 1 == Runs(log).count()
-        with pytest.raises(NotPermitted, match="read-only transaction"):
+        with pytest.raises(StoreReadOnly, match=r"takes no writes at present: .*read-only transaction"):
             log.enqueue("test")
 
 

@@ -305,6 +305,7 @@ def test_worker_when_it_lost_its_lease(log: Ledger) -> None:
     def execute(work: Work) -> None:
         if work.lease.worker == "late":
             log.fail_attempt(run, error="somebody decided so")
+            wait_for(lambda: log.state(run).attempt == 2)  # were it to end before, it could claim the run again
             assert work.wait_stopped(10)
             try:
                 work.append_results([{"status": "failed"}])

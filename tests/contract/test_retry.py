@@ -3,7 +3,7 @@
 import pytest
 
 import ledger
-from ledger import IllegalTransition, InvalidInput, Kind, Ledger, Policy
+from ledger import IllegalTransition, InvalidInput, Kind, Ledger, Policy, RunPurged
 from ledger.run.events import Enqueued
 
 
@@ -89,3 +89,20 @@ def test_retry_when_it_cannot_be(log: Ledger) -> None:
             log.retry(run, shard=shard)
 
     assert before == len(list(log.read_all()))
+
+
+@pytest.mark.erases
+def test_retry_when_the_original_is_purged(log: Ledger) -> None:
+    """The key of a retry gives the same new run for ever; without one, there is nothing left to ask for again."""
+    run_id = log.enqueue("test", worker="w1").id
+    log.complete(run_id)
+    again = log.retry(run_id, idempotency_key="again").id
+    log.delete(run_id)
+    log.purge(run_id)
+
+    repeated = log.retry(run_id, idempotency_key="again")
+
+    assert (again, False) == (repeated.id, repeated.is_new)
+    for key in (None, "another"):
+        with pytest.raises(RunPurged):
+            log.retry(run_id, idempotency_key=key)

@@ -494,3 +494,22 @@ def test_key_when_it_looks_like_another(store: Store) -> None:
         with pytest.raises(KeyTaken) as refusal:
             claim(store, exclusive(key), number=99)
         assert a_run_id(number) == refusal.value.run_id
+
+
+@pytest.mark.parametrize("later", [NOTE, FAILED])
+def test_append_when_the_group_closed_the_stream_before(store: Store, later: RunEvent) -> None:
+    """Of appends that are committed together, what comes after the one that closes the stream is refused."""
+    store.append(request(*FIRST, when=NO_RUN))
+    for first_id in (11, 12):  # once known, a stream is appended to without a guard
+        store.append(request(NOTE, when=unless_closed(), first_id=first_id))
+
+    closed, refused = store.append_all(
+        [
+            request(COMPLETED, when=exactly(4), first_id=21),
+            request(later, when=unless_closed(), first_id=22),
+        ]
+    )
+
+    assert isinstance(closed, Appended)
+    assert isinstance(refused, RunClosed)
+    assert 5 == len(stored(store))

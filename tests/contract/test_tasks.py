@@ -605,3 +605,25 @@ def test_claim_when_nothing_waits_and_somebody_listens(log: Ledger) -> None:
         listener.wait(1.0)
 
         assert time.monotonic() - begun >= 0.9
+
+
+def test_claim_when_a_kind_is_named_twice(log: Ledger) -> None:
+    """A run is lent once, however often its kind is asked for."""
+    run_ids = [log.enqueue("test").id for _ in range(2)]
+
+    leases = log.claim("w1", kinds=["test", "test"], limit=5)
+
+    assert run_ids == [lease.run_id for lease in leases]
+    assert [["enqueued", "started"]] * 2 == [[event.type for event in log.read(run_id)] for run_id in run_ids]
+
+
+def test_hold_when_somebody_has_a_lease(log: Ledger) -> None:
+    """A lease is one holder's: it is not given out again, and its deadline stays."""
+    log.enqueue("test")
+    (lease,) = log.claim("w1", kinds=["test"], lease_s=600)
+
+    with pytest.raises(LeaseLost):
+        log.hold(lease.run_id, lease_s=0.1)
+
+    (task,) = log.tasks(run_id=lease.run_id)
+    assert lease.deadline == task.deadline
