@@ -90,7 +90,6 @@ class SqliteStore:
     def __init__(self, path: Path, *, migrate: bool | None = True) -> None:
         self.path = path
         self.url = f"sqlite:///{path}"
-        self._shared_memory = f"{path}-shm"
         self.pid = os.getpid()
         self._is_closed = False
         self._readers: list[apsw.Connection] = []
@@ -218,7 +217,6 @@ class SqliteStore:
                 raise StoreUnavailable(
                     f"{self.path}: the commit failed ({exc}). Read what is there and decide anew."
                 ) from exc
-            self._give_hint()
 
     def migrate(self) -> list[Migration]:
         """Apply what is missing, all or nothing, under the file's write lock.
@@ -408,7 +406,6 @@ class SqliteStore:
         except apsw.Error as exc:
             self._drop_writer()
             return [_unknown(request, exc) for request in requests]
-        self._give_hint()
         for request, result in zip(requests, results, strict=True):
             if isinstance(result, Appended) and not result.is_duplicate:
                 self._heads.learn(request, result.version)
@@ -452,17 +449,11 @@ class SqliteStore:
             self._heads.missed([request])
             self._drop_writer()
             return _unknown(request, exc)
-        self._give_hint()
         if places is not None:
             version = places[0] + 1
         else:
             self._heads.learn(request, version)
         return Appended(run_id, version, (connection.last_insert_rowid(),))
-
-    def _give_hint(self) -> None:
-        """Wake who listens. By name: were this process to open the file and close it, SQLite's locks would be gone."""
-        with suppress(OSError):  # none would only make them look later
-            os.utime(self._shared_memory)
 
     def _classify(self, request: AppendRequest) -> Appended | Exception:
         """Tell what a constraint refused: the guard passed, so it can only be an event id."""
@@ -916,9 +907,8 @@ class _SqliteListener:
     """Wakes when another connection committed.
 
     `data_version` changes with every commit of another connection and costs one look at shared memory. On Linux,
-    inotify tells when to look, so that nothing has to while nothing happens: the write-ahead log is written a moment
-    before the commit can be seen, and a store touches the shared memory's file when it can. Elsewhere, and in that
-    moment, it looks every few milliseconds.
+    inotify tells when the write-ahead log is written, so that nothing has to look while nothing happens; the commit can
+    be seen once that write is flushed, so it looks every millisecond for a while. Elsewhere it always looks every few.
     """
 
     def __init__(self, connection: apsw.Connection, path: Path) -> None:
@@ -979,36 +969,27 @@ class _SqliteListener:
             is_commit_due = monotonic() < self._commit_due_at
             ready = self._poll.poll((min(left_s, _LOOK_SOON_S) if is_commit_due else left_s) * 1000)
             if ready and not self._is_closed:
-                is_written = _last_notice(self._notifier) & _WRITTEN
-                self._commit_due_at = monotonic() + _COMMIT_S if is_written else 0.0
+                os.read(self._notifier, 65_536)
+                self._commit_due_at = monotonic() + _COMMIT_S
 
 
 _LOOK_S: Final = 0.005
 _LOOK_SOON_S: Final = 0.001
 _COMMIT_S: Final = 0.05
-"""How long after a write a commit that nobody announces is looked for in short order."""
-_WRITTEN: Final = 0x2
-_TOUCHED: Final = 0x4
-"""IN_MODIFY and IN_ATTRIB of `linux/inotify.h`."""
+"""How long after a write its commit is looked for in short order; a flush takes that long on a slow disk."""
 
 
 def _watch(path: Path) -> int | None:
-    """Watch what changes with a commit; None where the system cannot, or will not."""
+    """Watch a database's write-ahead log; None where the system cannot, or will not."""
     if sys.platform != "linux":
         return None
     try:
-        from inotify_simple import INotify
+        from inotify_simple import INotify, flags
 
         notifier = INotify(nonblocking=True)
-        notifier.add_watch(f"{path}-wal", _WRITTEN)
-        notifier.add_watch(f"{path}-shm", _TOUCHED)
+        notifier.add_watch(f"{path}-wal", flags.MODIFY)
     except OSError:
         return None  # out of watches: looking by turns still works
     descriptor = os.dup(notifier.fileno())
     notifier.close()
     return descriptor
-
-
-def _last_notice(notifier: int) -> int:
-    """Read all notices and give what the last one says; of a watched file, each is 16 bytes (`inotify(7)`)."""
-    return int.from_bytes(os.read(notifier, 65_536)[-12:-8], sys.byteorder)
