@@ -4,8 +4,12 @@
 - `reader` looks: SELECT, and not on secrets.
 - `eraser` purges: it may empty payload and salt of events, append the event that says so, and let read models forget.
 
-They are group roles without login, to be granted to whoever logs in. Nobody gets DDL, TRUNCATE or the sequence itself:
-an identity column needs no right on its sequence to be filled; reading the newest position needs SELECT.
+They are group roles without login, to be granted to whoever logs in. Nobody gets DDL, TRUNCATE or the sequence itself, nor
+names an event's position: an identity column needs no right on its sequence to be filled; reading the newest position
+needs SELECT.
+
+Roles are the server's, not the database's. So a default name that is there already is taken for another ledger's, whose
+writers would write here as well, unless it is named or this ledger has recorded it.
 
 `TABLES` decides for every table, and a test holds it against the database's catalog: a table without a line fails it.
 Functions need no decision: they are SECURITY INVOKER, all of them, and so do what their caller may do himself.
@@ -34,6 +38,8 @@ DEFAULT_NAMES: Final[Mapping[Duty, str]] = {
 
 _NAME_BYTES_MAX: Final = 63
 """Of a PostgreSQL identifier; what is longer is cut off silently."""
+_NO_ROLES: Final = frozenset({"public", "none"})
+"""Words that GRANT takes for everybody and for nobody, quoted or not."""
 
 
 class _Rights(NamedTuple):
@@ -44,11 +50,15 @@ class _Rights(NamedTuple):
     eraser: str
 
 
+_APPEND: Final = "INSERT (run_id, version, event_id, type, envelope, payload, salt, closes, fence, fence_epoch)"
+"""Every column but the position: who may name it, with OVERRIDING SYSTEM VALUE, puts an event where the sequence has yet
+to come, and readers that passed it never see what comes below."""
+
 _FOLDED: Final = _Rights("SELECT, INSERT, UPDATE, DELETE", "SELECT", "SELECT, INSERT, UPDATE, DELETE")
 """A read model. The eraser folds too: until then, its rows have what was purged."""
 
 TABLES: Final[Mapping[str, _Rights]] = {
-    "events": _Rights("SELECT, INSERT", "SELECT", "SELECT, INSERT, UPDATE (payload, salt)"),
+    "events": _Rights(f"SELECT, {_APPEND}", "SELECT", f"SELECT, {_APPEND}, UPDATE (payload, salt)"),
     "keys": _Rights("SELECT, INSERT, DELETE", "SELECT", "SELECT"),
     "tasks": _Rights("SELECT, INSERT, UPDATE, DELETE", "SELECT", "SELECT"),
     "consumers": _Rights("SELECT, INSERT, DELETE", "SELECT", "SELECT"),
@@ -103,13 +113,15 @@ def grants(connection: psycopg.Connection[Any], names: Mapping[Duty, str]) -> li
 
     Raises:
         NotPermitted: when the user does not own the tables, or a role is missing that it may not make.
-        InvalidInput: when a name is none, twice there, or of a role that privileges do not bind.
+        InvalidInput: when a name is none, twice there, or of a role that privileges do not bind; or when nobody named
+            a role, and one of the default's name is there that this ledger did not make.
     """
     recorded = _recorded(connection)
     chosen = {duty: names.get(duty) or recorded.get(duty) or DEFAULT_NAMES[duty] for duty in DUTIES}
     _check_names(chosen)
     _require_owner(connection)
     there = _check_roles(connection, chosen)
+    _check_defaults([role for duty, role in chosen.items() if duty not in {*names, *recorded} and role in there])
     _require_creator(connection, [role for role in chosen.values() if role not in there])
     replaced = [role for duty, role in recorded.items() if chosen[duty] != role]
     known = {name for (name,) in connection.execute(_ROLES, [replaced])}
@@ -169,9 +181,15 @@ def _recorded(connection: psycopg.Connection[Any]) -> dict[Duty, str]:
 
 def _check_names(chosen: Mapping[Duty, str]) -> None:
     for duty, role in chosen.items():
-        if not 1 <= len(role.encode()) <= _NAME_BYTES_MAX or "\0" in role or role.startswith("pg_"):
+        if not 1 <= len(role.encode()) <= _NAME_BYTES_MAX or "\0" in role:
             raise InvalidInput(
-                duty, f"{role!r} is no name of a role: 1 to {_NAME_BYTES_MAX} bytes that do not begin with pg_ are."
+                duty, f"{role!r} is no name of a role: 1 to {_NAME_BYTES_MAX} bytes are, none of them 0."
+            )
+        if role.lower() in _NO_ROLES or role.lower().startswith("pg_"):
+            raise InvalidInput(
+                duty,
+                f"{role!r} is no name of a role: PostgreSQL keeps `public`, `none` and what begins with `pg_` to itself."
+                " Name another.",
             )
     if len(set(chosen.values())) < len(chosen):
         raise InvalidInput("roles", f"{', '.join(chosen.values())}: each duty needs a role of its own.")
@@ -202,13 +220,25 @@ def _check_roles(connection: psycopg.Connection[Any], chosen: Mapping[Duty, str]
     return {name for name, _ in rows}
 
 
+def _check_defaults(found: Sequence[str]) -> None:
+    """Refuse roles that are there under a default name, and are not known to be this ledger's."""
+    if found:
+        options = " ".join(f"--{duty} {role}" for duty, role in DEFAULT_NAMES.items() if role in found)
+        raise InvalidInput(
+            "roles",
+            f"{', '.join(found)}: the server has such roles, and this ledger did not make them. Roles are the server's:"
+            " whoever has them for another ledger would have them here as well. Give this ledger's roles names of their"
+            f" own, or, if these are meant, name them: `runfold db roles {options}`. Nothing was changed.",
+        )
+
+
 def _require_creator(connection: psycopg.Connection[Any], missing: Sequence[str]) -> None:
     row = connection.execute(_MAY_CREATE).fetchone()
     if missing and row is not None and not row[1]:
         created = "; ".join(_sql("CREATE ROLE {role} NOLOGIN", role=role) for role in missing)
         raise NotPermitted(
             f"the user {row[0]} may not make roles, and {', '.join(missing)} is not there. Let somebody with CREATEROLE"
-            f" run `{created}`, then ask again. Nothing was changed."
+            f" run `{created}`, then ask again and name them. Nothing was changed."
         )
 
 

@@ -1,5 +1,6 @@
 """PostgreSQL as the second wall: what each role may do is what was decided, and no statement gets past it."""
 
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import ledger
 from ledger.errors import InvalidInput, NotPermitted, SchemaMismatch, StoreReadOnly
 from ledger.stores import migrations
 from ledger.stores.postgres import PostgresStore
-from ledger.stores.postgres_roles import SEQUENCES, TABLES
+from ledger.stores.postgres_roles import DEFAULT_NAMES, SEQUENCES, TABLES
 from projections import PROJECTIONS, Runs, rebuild, verify
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +23,11 @@ SECRET_TABLES = {"access_tokens", "callbacks", "outbox", "deliveries"}
 READ_MODELS = {
     "runs", "run_labels", "run_counts", "result_runs", "results", "document_runs", "documents", "timing_runs", "timings"
 }  # fmt: skip
+EVENT_COLUMNS = """
+SELECT attname
+FROM pg_attribute
+WHERE attrelid = 'runfold.events'::regclass AND attnum > 0 AND NOT attisdropped
+"""
 
 
 def ask(url: str, sql: str, *values: object) -> list[Any]:
@@ -79,9 +85,12 @@ def test_rights_when_the_catalog_is_asked(owner_url: str, logins: Logins) -> Non
     def rights(duty: str, table: str) -> set[str]:
         return found.pop((table, logins.roles[duty]), set())
 
-    assert {"SELECT", "INSERT"} == rights("writer", "events")
+    columns = {name for (name,) in ask(owner_url, EVENT_COLUMNS)}
+    append = {f"INSERT ({name})" for name in columns - {"position"}}
+    assert "position" in columns
+    assert {"SELECT", *append} == rights("writer", "events")
     assert {"SELECT"} == rights("reader", "events")
-    assert {"SELECT", "INSERT", "UPDATE (payload)", "UPDATE (salt)"} == rights("eraser", "events")
+    assert {"SELECT", *append, "UPDATE (payload)", "UPDATE (salt)"} == rights("eraser", "events")
     assert {"SELECT", "INSERT", "DELETE"} == rights("writer", "keys")
     assert {"SELECT", "INSERT", "UPDATE", "DELETE"} == rights("writer", "tasks")
     assert {"SELECT", "INSERT", "DELETE"} == rights("writer", "consumers")
@@ -145,7 +154,7 @@ def test_functions_when_they_run_as_their_owner(owner_url: str) -> None:
 def forbidden(duty: str, table: str) -> Iterator[str]:
     """Give statements on a table that the duty's user must be refused."""
     name = f"runfold.{table}"
-    allowed = getattr(TABLES[table], duty).replace(" (payload, salt)", "").split(", ")
+    allowed = re.sub(r" \([^)]*\)", "", getattr(TABLES[table], duty)).split(", ")
     changes = {
         "INSERT": f"INSERT INTO {name} DEFAULT VALUES",
         "UPDATE": f"UPDATE {name} SET {{column}} = NULL",
@@ -195,6 +204,9 @@ def test_statement_when_it_is_not_granted(duty: str, table: str, owner_url: str,
         "DROP SCHEMA runfold CASCADE",
         "SET session_replication_role = replica",
         "UPDATE runfold.events SET version = version",
+        "INSERT INTO runfold.events (position, run_id, version, event_id, type, envelope, payload, salt)"
+        " OVERRIDING SYSTEM VALUE VALUES"
+        " (1000000000, gen_random_uuid(), 1, gen_random_uuid(), 'x', '', '', '')",
         "COPY runfold.events TO PROGRAM 'cat'",
     ],
 )
@@ -373,6 +385,58 @@ def test_roles_when_somebody_gave_more(postgres_url: str, new_roles: dict[Any, s
 
     assert expected == rights_in(postgres_url, kinds="rpS")
     assert [(False,)] == ask(postgres_url, "SELECT has_schema_privilege(%s, 'runfold', 'CREATE')", writer)
+
+
+def test_roles_when_an_earlier_release_gave_whole_tables(postgres_url: str, new_roles: dict[Any, str]) -> None:
+    """A role that could name positions cannot any more once the command ran again, and appends as before."""
+    grant(postgres_url, new_roles)
+    expected = rights_in(postgres_url, kinds="r")
+    for duty in ("writer", "eraser"):
+        ask(postgres_url, f'GRANT INSERT ON runfold.events TO "{new_roles[duty]}"')
+
+    grant(postgres_url, {})
+
+    assert expected == rights_in(postgres_url, kinds="r")
+    assert [(False,)] * 2 == ask(
+        postgres_url,
+        "SELECT has_column_privilege(r, 'runfold.events', 'position', 'INSERT') FROM unnest(%s::text[]) r",
+        [new_roles["writer"], new_roles["eraser"]],
+    )
+
+
+def test_roles_when_another_ledger_has_the_default(postgres_url: str, new_roles: dict[Any, str]) -> None:
+    """A role of the default's name that this ledger did not make is taken for another's, until somebody names it."""
+    default = DEFAULT_NAMES["writer"]
+    names = {"reader": new_roles["reader"], "eraser": new_roles["eraser"]}
+    ask(postgres_url, f"CREATE ROLE {default} NOLOGIN")
+    try:
+        for dry_run in (True, False):
+            with pytest.raises(InvalidInput, match=rf"{default}.*this ledger did not make.*--writer {default}`"):
+                grant(postgres_url, names, dry_run=dry_run)
+        assert {} == rights_in(postgres_url, kinds="rpS")
+
+        named = grant(postgres_url, {**names, "writer": default})
+        again = grant(postgres_url, {})
+
+        assert [False, True, True] == [made.is_new for made in named]
+        assert [default, *names.values()] == [made.role for made in again]
+    finally:
+        ask(postgres_url, f"DROP OWNED BY {default}")
+        ask(postgres_url, f"DROP ROLE {default}")
+
+
+@pytest.mark.parametrize("name", ["public", "PUBLIC", "none", "None", "pg_mine", "PG_mine", "pg_monitor"])
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_roles_when_the_name_is_reserved(
+    postgres_url: str, new_roles: dict[Any, str], name: str, dry_run: bool
+) -> None:
+    """What PostgreSQL takes for everybody, for nobody or for its own is no role, and nothing is made."""
+    with pytest.raises(InvalidInput, match="no name of a role.*Name another") as refusal:
+        grant(postgres_url, {**new_roles, "writer": name}, dry_run=dry_run)
+
+    assert "writer" == refusal.value.field
+    assert {} == rights_in(postgres_url, kinds="rpS")
+    assert [] == ask(postgres_url, "SELECT 1 FROM pg_roles WHERE rolname = ANY (%s)", list(new_roles.values()))
 
 
 def test_roles_when_a_duty_goes_to_another(postgres_url: str, new_roles: dict[Any, str]) -> None:
