@@ -440,8 +440,12 @@ class SentriRuns:
         return None if run is None else self.get_by_id(run.run_id)
 
     def find_latest_result_for_test(self, test_id: str) -> JsonObject | None:
-        """Give a test's newest row with its `runId`; None when no run that is not deleted has one."""
+        """Give a test's newest row with its `runId`; None when no run of Sentri's that is not deleted has one."""
         found = self._results.latest(test_id)
+        if found is not None and found.kind not in RUN_TYPES:  # other programs' runs are on the ledger as well
+            of_kinds = [self._results.latest(test_id, kind=kind) for kind in RUN_TYPES]
+            rows = [each for each in of_kinds if each is not None]
+            found = max(rows, key=lambda each: (each.created_at or datetime.min, each.run_id), default=None)
         return None if found is None else {**found.data, "runId": found.run_id}
 
     # --- lists: newest first, lean unless they say otherwise ---------------------------------------------------
@@ -472,8 +476,11 @@ class SentriRuns:
         return map(lean_row, self._all(deleted="only"))
 
     def count_by_project_ids(self, project_ids: Iterable[str]) -> int:
-        """Count the runs of projects."""
-        return sum(self._runs.count_by_project(sorted(set(project_ids))).values())
+        """Count the runs of projects, however many those are."""
+        names = sorted(set(project_ids))
+        starts = range(0, len(names), limits.LIST_ROWS_MAX)
+        parts = (names[start : start + limits.LIST_ROWS_MAX] for start in starts)
+        return sum(sum(self._runs.count_by_project(part).values()) for part in parts)
 
     def get_all_with_results(self) -> Iterator[JsonObject]:
         """Give all runs with their rows and `feedbackLoop`, one at a time."""

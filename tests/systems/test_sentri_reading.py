@@ -9,6 +9,7 @@ from racing import in_threads
 import ledger
 from ledger import ExclusiveKeyTaken, IllegalTransition, InvalidInput, Ledger, RunNotFound
 from ledger.clock import utc_now
+from ledger.limits import LIST_ROWS_MAX
 from projections import compare, verify
 from projections.systems.sentri import NotResumable, SentriRuns
 from projections.systems.sentri_rows import DOCUMENTS
@@ -103,6 +104,16 @@ def test_counts_by_project(runs: SentriRuns) -> None:
     ]
 
 
+@pytest.mark.parametrize("more", [0, 1, LIST_ROWS_MAX + 1])
+def test_counts_by_project_when_there_are_many(runs: SentriRuns, more: int) -> None:
+    """More projects than one read of the ledger takes are counted as well, the last one too."""
+    for project in ("P", "P999999"):
+        a_run(runs, "completed", projectId=project)
+    names = [f"P{number:06}" for number in range(LIST_ROWS_MAX - 2 + more)]
+
+    assert 2 == runs.count_by_project_ids(["P", *names, "P999999"])
+
+
 def test_active_when_types_are_asked_for(runs: SentriRuns) -> None:
     """A running record session is active only for who asks for it; an ended or deleted run never is."""
     record = a_run(runs, type="record")
@@ -141,6 +152,25 @@ def test_latest_result_when_ids_begin_alike(runs: SentriRuns) -> None:
     assert runs.find_latest_result_for_test("TC") is None
     runs.delete_by_project_id("P1")
     assert runs.find_latest_result_for_test("TC-1") is None
+
+
+def test_latest_result_when_other_programs_have_newer_ones(runs: SentriRuns, log: Ledger) -> None:
+    """Runs of kinds that are not Sentri's are passed over; among its own, of whichever type, the newest run counts."""
+    older, newer = a_run(runs, "completed", a_row("TC-1")), a_run(runs, "completed", a_row("TC-1"), type="crawl")
+    a_run(runs, "completed", a_row("TC-2"))
+    for test in ("TC-1", "TC-3"):
+        foreign = log.enqueue("nightly", project="P1", worker="w").id
+        log.append_results(foreign, [{"testId": test, "status": "failed"}])
+
+    found = runs.find_latest_result_for_test("TC-1")
+
+    assert found is not None
+    assert (newer, "passed") == (found["runId"], found["status"])
+    assert runs.find_latest_result_for_test("TC-3") is None
+    log.delete(newer)
+    found = runs.find_latest_result_for_test("TC-1")
+    assert found is not None
+    assert older == found["runId"]
 
 
 def test_recent_completed_when_there_are_22(runs: SentriRuns) -> None:
