@@ -10,7 +10,7 @@ with ledger.open("sqlite:///runs.db") as log:
 
 from projections.comparison import Comparison, compare
 from projections.document_reader import Documents
-from projections.projection import Lag, Verification
+from projections.projection import Lag, Miscount, Verification
 from projections.projector import PROJECTIONS, catch_up, lag, rebuild, verify
 from projections.queries import RunFilters, RunPage
 from projections.reader import Runs
@@ -26,6 +26,7 @@ __all__ = [
     "Comparison",
     "Documents",
     "Lag",
+    "Miscount",
     "Policy",
     "RecycleBin",
     "Result",

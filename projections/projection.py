@@ -102,6 +102,21 @@ class Lag(NamedTuple):
     behind_since: datetime | None
 
 
+class Miscount(NamedTuple):
+    """A count that lists are answered from, and that is not what there is.
+
+    Attributes:
+        counted: What is kept.
+        there: How many rows there are that are not in the bin.
+    """
+
+    project: str | None
+    kind: str
+    status: str
+    counted: int
+    there: int
+
+
 class Verification(NamedTuple):
     """What comparing rows and log found; true in a condition when they are equal.
 
@@ -110,12 +125,14 @@ class Verification(NamedTuple):
         missing: Runs of the log that have no row.
         extra: Rows of runs that the log does not know.
         differing: Runs whose row is not the fold of their events.
+        miscounted: Counts that are not those of the rows.
     """
 
     checked: int
     missing: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
     differing: tuple[str, ...] = ()
+    miscounted: tuple[Miscount, ...] = ()
 
     def __bool__(self) -> bool:
-        return not (self.missing or self.extra or self.differing)
+        return not (self.missing or self.extra or self.differing or self.miscounted)

@@ -389,10 +389,10 @@ class _Rebuild:
 
 
 def verify(log: Ledger, name: str = RUNS.name) -> Verification:
-    """Fold every run again and compare with its row.
+    """Fold every run again and compare with its row; of `runs`, count the rows again as well.
 
-    Each row is compared with its run's events up to the row's own version, so writers and readers may go on; memory
-    does not grow with the log.
+    Each row is compared with its run's events up to the row's own version, and counts with the rows of one moment, so
+    writers and readers may go on; memory does not grow with the log.
 
     Args:
         log: The ledger.
@@ -416,8 +416,9 @@ def verify(log: Ledger, name: str = RUNS.name) -> Verification:
                 generation = catch_up(log, name)
                 again = _compare(log.store, projection, tables, generation)[2]
                 differing = [run_id for run_id in differing if run_id in again]
+        miscounted = tables.miscounted(generation)
         if tables.checkpoint().generation == generation:
-            return Verification(checked, tuple(missing), tuple(extra), tuple(differing))
+            return Verification(checked, tuple(missing), tuple(extra), tuple(differing), tuple(miscounted))
 
 
 def _missing(store: Store, tables: Tables[Any, Any], generation: int, *, up_to: int) -> Iterator[str]:

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from projections.details import Detail, DetailsRow, State, StoredDetails
 from projections.documents import DocumentFilter, DocumentsState
-from projections.projection import Checkpoint, Row, Stored, Stored_contra
+from projections.projection import Checkpoint, Miscount, Row, Stored, Stored_contra
 from projections.queries import CountedBy, ListedRun, PageKey, RunFilter
 from projections.results import OutcomeRow, RankedTest, RankingFilter, ResultRow, ResultsState
 from projections.runs import RunRow, StoredRun
@@ -84,6 +84,9 @@ class Tables(Protocol[Row, Stored]):
 
     def scan(self, generation: int, *, after_run_id: str, limit: int) -> Sequence[Stored]:
         """Give whole rows in the order of their run ids, whichever generation is live; fewer when they are long."""
+
+    def miscounted(self, generation: int) -> Sequence[Miscount]:
+        """Give the counts kept beside the rows that are not theirs, in one moment; none where no counts are kept."""
 
 
 class RunQuestions(Protocol):

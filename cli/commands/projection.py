@@ -8,14 +8,14 @@ import click
 from cli.config import Setting
 from cli.errors import NotVerified
 from cli.options import JsonCommand, output_options, reading_ledger, url_option
-from cli.output import Cell, Column, Output
+from cli.output import Cell, Column, Output, printable
 
 if TYPE_CHECKING:
-    from projections.projection import Lag
+    from projections.projection import Lag, Verification
 
 LAG_FIELDS = ("name", "checkpoint", "head", "events_behind", "behind_since")
 REBUILD_FIELDS = ("name", "generation", "position")
-VERIFY_FIELDS = ("name", "is_equal", "checked", "missing", "extra", "differing")
+VERIFY_FIELDS = ("name", "is_equal", "checked", "missing", "extra", "differing", "miscounted")
 
 _NAMED_MAX = 5
 
@@ -139,8 +139,10 @@ def rebuild(*, name: str, url: Setting, output: Output) -> None:
 def verify(*, name: str, url: Setting, output: Output) -> None:
     """Fold every run of the log again and compare it with its row; exit with 8 if one differs.
 
+    Of `runs`, the counts by project, kind and status are compared as well.
+
     Piped, it prints: name, `equal` or `different`, rows compared, and a line for each difference: `missing`, `extra`
-    or `differing`, and the run id.
+    or `differing`, and the run id; or `miscounted`, project, kind, status, what is counted, and how many there are.
 
     \b
     Example:
@@ -150,29 +152,33 @@ def verify(*, name: str, url: Setting, output: Output) -> None:
 
     with reading_ledger(url) as log:
         found = verify(log, name)
-    differences = {kind: getattr(found, kind) for kind in ("missing", "extra", "differing")}
     if output.is_json:
-        output.document({"name": name, "is_equal": bool(found), "checked": found.checked, **differences})
+        miscounted = [count._asdict() for count in found.miscounted]
+        output.document({"name": name, "is_equal": bool(found), **found._asdict(), "miscounted": miscounted})
     else:
-        _print_verdict(output, name, found.checked, differences)
+        _print_verdict(output, name, found)
     if not found:
-        named = [run_id for run_ids in differences.values() for run_id in run_ids]
-        more = f" and {len(named) - _NAMED_MAX} more" if len(named) > _NAMED_MAX else ""
-        raise NotVerified(
-            f"{len(named)} row(s) of `{name}` are not what the log says: {', '.join(named[:_NAMED_MAX])}{more}."
-            f" Make them anew with `runfold projection rebuild {name}`."
-        )
+        raise NotVerified(f"{_told(name, found)} Make them anew with `runfold projection rebuild {name}`.")
 
 
-def _print_verdict(output: Output, name: str, checked: int, differences: dict[str, tuple[str, ...]]) -> None:
-    is_equal = not any(differences.values())
+def _told(name: str, found: "Verification") -> str:
+    named = [*found.missing, *found.extra, *found.differing]
+    more = f" and {len(named) - _NAMED_MAX} more" if len(named) > _NAMED_MAX else ""
+    rows = f"{len(named)} row(s) of `{name}` are not what the log says: {', '.join(named[:_NAMED_MAX])}{more}."
+    counts = f"{len(found.miscounted)} count(s) of `{name}` are not what its rows say."
+    return " ".join([*([rows] if named else []), *([counts] if found.miscounted else [])])
+
+
+def _print_verdict(output: Output, name: str, found: "Verification") -> None:
     if output.is_terminal:
-        cell: Cell = output.word("passed" if is_equal else "failed")
-        word = "equal to the log" if is_equal else "different from the log"
+        cell: Cell = output.word("passed" if found else "failed")
+        word = "equal to the log" if found else "different from the log"
         glyph = cell.text.split()[0]
-        output.line(f"{output.paint(glyph, cell.style)} {name}: {checked:,} rows compared, {word}")
+        output.line(f"{output.paint(glyph, cell.style)} {name}: {found.checked:,} rows compared, {word}")
     else:
-        output.line(f"{name}\t{'equal' if is_equal else 'different'}\t{checked}")
-    for kind, run_ids in differences.items():
-        for run_id in run_ids:
+        output.line(f"{name}\t{'equal' if found else 'different'}\t{found.checked}")
+    for kind in ("missing", "extra", "differing"):
+        for run_id in getattr(found, kind):
             output.line(f"{kind}\t{run_id}")
+    for count in found.miscounted:
+        output.line("\t".join(["miscounted", *("" if value is None else printable(str(value)) for value in count)]))

@@ -4,9 +4,9 @@
 - `reader` looks: SELECT, and not on secrets.
 - `eraser` purges: it may empty payload and salt of events, append the event that says so, and let read models forget.
 
-They are group roles without login, to be granted to whoever logs in. Nobody gets DDL, TRUNCATE or the sequence itself, nor
-names an event's position: an identity column needs no right on its sequence to be filled; reading the newest position
-needs SELECT.
+They are group roles without login, to be granted to whoever logs in. Nobody gets DDL, TRUNCATE or the sequence itself,
+or names an event's position: an identity column needs no right on its sequence to be filled; reading the newest
+position needs SELECT.
 
 Roles are the server's, not the database's. So a default name that is there already is taken for another ledger's, whose
 writers would write here as well, unless it is named or this ledger has recorded it.
@@ -51,8 +51,8 @@ class _Rights(NamedTuple):
 
 
 _APPEND: Final = "INSERT (run_id, version, event_id, type, envelope, payload, salt, closes, fence, fence_epoch)"
-"""Every column but the position: who may name it, with OVERRIDING SYSTEM VALUE, puts an event where the sequence has yet
-to come, and readers that passed it never see what comes below."""
+"""Every column but the position. Who may name that, with OVERRIDING SYSTEM VALUE, can put an event where the sequence has
+yet to come: the append that comes there fails, and readers that passed it never see what is below."""
 
 _FOLDED: Final = _Rights("SELECT, INSERT, UPDATE, DELETE", "SELECT", "SELECT, INSERT, UPDATE, DELETE")
 """A read model. The eraser folds too: until then, its rows have what was purged."""
@@ -188,7 +188,7 @@ def _check_names(chosen: Mapping[Duty, str]) -> None:
         if role.lower() in _NO_ROLES or role.lower().startswith("pg_"):
             raise InvalidInput(
                 duty,
-                f"{role!r} is no name of a role: PostgreSQL keeps `public`, `none` and what begins with `pg_` to itself."
+                f"{role!r} is no name of a role: `public`, `none` and what begins with `pg_` are PostgreSQL's own."
                 " Name another.",
             )
     if len(set(chosen.values())) < len(chosen):

@@ -12,7 +12,7 @@ from typing import Any, Generic, Protocol
 
 from ledger.errors import StoreBusy
 from ledger.stores.memory import MemoryStore
-from projections.projection import Checkpoint, Named, Row, Row_co, Stored
+from projections.projection import Checkpoint, Miscount, Named, Row, Row_co, Stored
 
 Generation = dict[str, Any]
 
@@ -102,6 +102,9 @@ class MemoryTables(Generic[Row, Stored]):
             rows = self._table.rows(generation)
             following = (run_id for run_id in sorted(rows) if run_id > after_run_id)
             return [self._rows.whole(rows[run_id]) for run_id in islice(following, limit)]
+
+    def miscounted(self, generation: int) -> Sequence[Miscount]:
+        return ()
 
     @contextmanager
     def _live(self, generation: int) -> Iterator[Generation | None]:

@@ -7,6 +7,7 @@ import msgspec
 
 from ledger.store import Store
 from ledger.stores.postgres import PostgresStore
+from projections.projection import Miscount
 from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, is_counted
 from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.postgres_tables import Connection, Params, PostgresTables, fetch
@@ -63,6 +64,10 @@ class PostgresRuns(PostgresTables[RunRow, StoredRun]):
         with self._store.session() as connection:
             found = fetch(connection, _FIND, (generation, prefix, prefix + "~", limit))
             return [run_id for (run_id,) in found] if self._is_live(connection, generation) else None
+
+    def miscounted(self, generation: int) -> Sequence[Miscount]:
+        with self._store.session() as connection:
+            return [Miscount(*row) for row in fetch(connection, _MISCOUNTED, (generation, generation))]
 
 
 class _RunRows:
@@ -295,6 +300,22 @@ FROM (
 ) counted
 GROUP BY kind, status
 HAVING sum(count) > 0
+"""
+_MISCOUNTED: Final = """
+SELECT project, kind, status, sum(counted)::bigint, sum(there)::bigint
+FROM (
+    SELECT project, kind, status, count AS counted, 0 AS there
+    FROM runfold.run_counts
+    WHERE generation = %s
+    UNION ALL
+    SELECT project, kind, status, 0, count(*)
+    FROM runfold.runs
+    WHERE generation = %s AND deleted_at IS NULL
+    GROUP BY project, kind, status
+) AS both_ways
+GROUP BY project, kind, status
+HAVING sum(counted) <> sum(there)
+ORDER BY coalesce(project, ''), kind, status
 """
 _AMONG: Final[dict[CountedBy, LiteralString]] = {
     "project": "\n    AND runs.project = ANY (%s::text[])\nGROUP BY runs.project",

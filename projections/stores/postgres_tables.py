@@ -16,7 +16,7 @@ import psycopg
 
 from ledger.errors import StoreBusy
 from ledger.stores.postgres import PostgresStore
-from projections.projection import Checkpoint, Named, Row, Stored
+from projections.projection import Checkpoint, Miscount, Named, Row, Stored
 
 Connection = psycopg.Connection[tuple[Any, ...]]
 Params = Sequence[str | int | bytes | Sequence[object] | None]
@@ -96,6 +96,9 @@ class PostgresTables(Generic[Row, Stored]):
         with self._store.transaction() as connection:
             connection.execute(_ONE_MOMENT)  # a run's rows are in several tables, and are compared with each other
             return self._rows.scan(connection, generation, after_run_id=after_run_id, limit=limit)
+
+    def miscounted(self, generation: int) -> Sequence[Miscount]:
+        return ()
 
     def _is_live(self, connection: Connection, generation: int) -> bool:
         """Tell whether what was read just now was the live generation: its rows go only after it was replaced."""

@@ -12,6 +12,7 @@ import msgspec
 
 from ledger.store import Store
 from ledger.stores.sqlite import SqliteStore
+from projections.projection import Miscount
 from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, is_counted
 from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.sqlite_tables import SqliteTables, discard_from, fetch, json_list
@@ -74,6 +75,10 @@ class SqliteRuns(SqliteTables[RunRow, StoredRun]):
                 return None
             found = fetch(connection, _FIND, (generation, prefix, prefix + "~", limit))
         return [run_id for (run_id,) in found]
+
+    def miscounted(self, generation: int) -> Sequence[Miscount]:
+        with self._store.reading() as connection:
+            return [Miscount(*row) for row in fetch(connection, _MISCOUNTED, (generation, generation))]
 
 
 class _RunRows:
@@ -316,6 +321,22 @@ FROM (
 )
 GROUP BY kind, status
 HAVING sum(count) > 0
+"""
+_MISCOUNTED: Final = """
+SELECT project, kind, status, sum(counted), sum(there)
+FROM (
+    SELECT project, kind, status, count AS counted, 0 AS there
+    FROM run_counts
+    WHERE generation = ?
+    UNION ALL
+    SELECT project, kind, status, 0, count(*)
+    FROM runs
+    WHERE generation = ? AND deleted_at IS NULL
+    GROUP BY project, kind, status
+)
+GROUP BY project, kind, status
+HAVING sum(counted) <> sum(there)
+ORDER BY coalesce(project, ''), kind, status
 """
 _AMONG: Final[dict[CountedBy, LiteralString]] = {
     "project": "\n    AND runs.project IN (SELECT value FROM json_each(?))\nGROUP BY runs.project",

@@ -19,7 +19,7 @@ import apsw
 from ledger.errors import StoreBusy
 from ledger.run.codec import encode_json
 from ledger.stores.sqlite import SqliteStore
-from projections.projection import Checkpoint, Named, Row, Stored
+from projections.projection import Checkpoint, Miscount, Named, Row, Stored
 
 
 class SqliteRows(Protocol[Row, Stored]):
@@ -97,6 +97,9 @@ class SqliteTables(Generic[Row, Stored]):
     def scan(self, generation: int, *, after_run_id: str, limit: int) -> Sequence[Stored]:
         with self._store.reading() as connection:
             return self._rows.scan(connection, generation, after_run_id=after_run_id, limit=limit)
+
+    def miscounted(self, generation: int) -> Sequence[Miscount]:
+        return ()
 
     @contextmanager
     def _live(self, generation: int) -> Iterator[apsw.Connection | None]:

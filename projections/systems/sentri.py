@@ -34,7 +34,7 @@ from ledger.errors import (
 from ledger.events import EventId, RunId
 from ledger.ids import derived_id
 from ledger.queue import PlannedSkips
-from ledger.run.codec import shard_fence
+from ledger.run.codec import shard_fence, timestamp
 from ledger.run.commands import check_shard, within_limits
 from ledger.run.events import Aborted, Annotated, DocumentRecorded, Interrupted, RunEvent, ShardResultAppended
 from ledger.run.profiles import Kind
@@ -48,6 +48,7 @@ from projections.queries import RunFilters
 from projections.reader import Runs
 from projections.recycle_bin import RecycleBin, all_runs
 from projections.result_reader import Results
+from projections.results import Result
 from projections.systems.sentri_rows import (
     DELIVERY_LABEL,
     DOCUMENTS,
@@ -445,7 +446,7 @@ class SentriRuns:
         if found is not None and found.kind not in RUN_TYPES:  # other programs' runs are on the ledger as well
             of_kinds = [self._results.latest(test_id, kind=kind) for kind in RUN_TYPES]
             rows = [each for each in of_kinds if each is not None]
-            found = max(rows, key=lambda each: (each.created_at or datetime.min, each.run_id), default=None)
+            found = max(rows, key=_age, default=None)
         return None if found is None else {**found.data, "runId": found.run_id}
 
     # --- lists: newest first, lean unless they say otherwise ---------------------------------------------------
@@ -809,6 +810,11 @@ class SentriRuns:
             self._log.append(run.run_id, [Interrupted(reason=ORPHAN_ERROR)], when=exactly(run.version))
             return True
         return False
+
+
+def _age(result: Result) -> tuple[str, str]:
+    """Give what orders results as the ledger does: a run that never was enqueued is older than any other."""
+    return "" if result.created_at is None else timestamp(result.created_at), result.run_id
 
 
 def _is_id(run_id: object) -> bool:

@@ -431,7 +431,7 @@ def test_roles_when_the_name_is_reserved(
     postgres_url: str, new_roles: dict[Any, str], name: str, dry_run: bool
 ) -> None:
     """What PostgreSQL takes for everybody, for nobody or for its own is no role, and nothing is made."""
-    with pytest.raises(InvalidInput, match="no name of a role.*Name another") as refusal:
+    with pytest.raises(InvalidInput, match=r"no name of a role.*Name another") as refusal:
         grant(postgres_url, {**new_roles, "writer": name}, dry_run=dry_run)
 
     assert "writer" == refusal.value.field

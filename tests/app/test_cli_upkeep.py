@@ -77,14 +77,44 @@ def test_projection_rebuild_when_rows_are_damaged(tmp_path: Path, log: ledger.Le
     after = runfold("projection", "verify", "runs", folder=tmp_path)
 
     assert (8, 8, 0, 0) == (before.code, document.code, rebuilt.code, after.code)
-    assert [["runs", "different", "1"], ["differing", run]] == before.rows
+    assert [
+        ["runs", "different", "1"],
+        ["differing", run],
+        ["miscounted", "", "other", "queued", "0", "1"],
+        ["miscounted", "", "test", "queued", "1", "0"],
+    ] == before.rows
     assert run in before.err
     assert "rebuild" in before.err
-    assert {"name": "runs", "is_equal": False, "checked": 1, "missing": [], "extra": [], "differing": [run]} == (
-        json.loads(document.out)
-    )
+    assert {
+        "name": "runs",
+        "is_equal": False,
+        "checked": 1,
+        "missing": [],
+        "extra": [],
+        "differing": [run],
+        "miscounted": [
+            {"project": None, "kind": "other", "status": "queued", "counted": 0, "there": 1},
+            {"project": None, "kind": "test", "status": "queued", "counted": 1, "there": 0},
+        ],
+    } == json.loads(document.out)
     assert [["runs", "2", "1"]] == rebuilt.rows
     assert [["runs", "equal", "1"]] == after.rows
+
+
+def test_projection_verify_when_only_a_count_is_wrong(tmp_path: Path, log: ledger.Ledger) -> None:
+    """Verify tells what is counted and what is there, exits with 8, and a rebuild counts anew."""
+    log.enqueue("test", project="web")
+    Runs(log).list()
+    change_rows(tmp_path, "UPDATE run_counts SET count = 99")
+
+    before = runfold("projection", "verify", folder=tmp_path)
+    rebuilt = runfold("projection", "rebuild", "runs", folder=tmp_path)
+    after = runfold("projection", "verify", folder=tmp_path)
+
+    assert (8, 0, 0) == (before.code, rebuilt.code, after.code)
+    assert [["runs", "different", "1"], ["miscounted", "web", "test", "queued", "99", "1"]] == before.rows
+    assert "1 count(s) of `runs` are not what its rows say" in before.err
+    assert "row(s)" not in before.err
 
 
 def test_projection_rebuild_when_on_a_terminal(tmp_path: Path, log: ledger.Ledger) -> None:
