@@ -51,8 +51,8 @@ class _Rights(NamedTuple):
 
 
 _APPEND: Final = "INSERT (run_id, version, event_id, type, envelope, payload, salt, closes, fence, fence_epoch)"
-"""Every column but the position. Who may name that, with OVERRIDING SYSTEM VALUE, can put an event where the sequence has
-yet to come: the append that comes there fails, and readers that passed it never see what is below."""
+"""Every column but the position. Who may name that, with OVERRIDING SYSTEM VALUE, can put an event where the sequence
+has yet to come: the append that comes there fails, and readers that passed it never see what is below."""
 
 _FOLDED: Final = _Rights("SELECT, INSERT, UPDATE, DELETE", "SELECT", "SELECT, INSERT, UPDATE, DELETE")
 """A read model. The eraser folds too: until then, its rows have what was purged."""
