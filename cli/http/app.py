@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -44,6 +45,7 @@ from cli.http.problems import (
     Overloaded,
     PathNotFound,
     RequestInFlight,
+    TokenRefused,
     headers_of,
     problem,
     status_of,
@@ -113,7 +115,7 @@ class Service:
         self.enqueues = Enqueues(log, writers=self._writers)
         self.hub = Hub(log, facts=self.facts, readers=self._readers, metrics=self.metrics)
         self._waiting = 0
-        self._in_flight: set[tuple[str | None, str]] = set()
+        self._in_flight: set[tuple[str | None, ...]] = set()
         self._admitted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def close(self) -> None:
@@ -142,12 +144,14 @@ class Service:
         """Find out who asks, and count it."""
         if not self.auth.asks_for_tokens:
             _require_local(headers)
-        authorization = headers.get("authorization")
-        identity = self.auth.known(authorization)
-        if identity is None:
-            identity = await self.in_thread(self.auth.identify, authorization)
+        identity = await self.recognize(headers.get("authorization"))
         self._rate.take(identity)
         return identity
+
+    async def recognize(self, authorization: str | None) -> Identity:
+        """Find out who somebody is, by what is known or in the table."""
+        known = self.auth.known(authorization)
+        return await self.in_thread(self.auth.identify, authorization) if known is None else known
 
     # --- in a thread --------------------------------------------------------------------------------------------
 
@@ -207,15 +211,16 @@ class Service:
             ledger_families(self.log),
         )
 
-    def claim_key(self, identity: Identity, key: str | None) -> Callable[[], None]:
-        """Let one request at a time use an idempotency key.
+    def claim_key(self, call: Call[Any, Any]) -> Callable[[], None]:
+        """Let one request at a time use an idempotency key, which is its project's; of a retry, its run's.
 
         Raises:
             RequestInFlight: when another one does.
         """
+        key = call.idempotency_key
         if key is None:
             return lambda: None
-        claimed = identity.token_id, key
+        claimed = call.identity.token_id, getattr(call.body, "project", None), call.path.get("run_id"), key
         if claimed in self._in_flight:
             raise RequestInFlight(
                 f"a request with the Idempotency-Key {key!r} is still being answered. Ask again in a moment: the"
@@ -224,6 +229,25 @@ class Service:
             )
         self._in_flight.add(claimed)
         return lambda: self._in_flight.discard(claimed)
+
+    async def not_found(self, request: Request, _error: Exception) -> Response:
+        """Answer for a path that there is not."""
+        error = PathNotFound(f"there is nothing at {request.url.path}. GET /openapi.json tells what there is.")
+        request_id = _request_id(_headers(request.scope))
+        self.note(request, None, status_of(error), 0, request_id, None)
+        return problem_response(error, request_id=request_id, path=request.url.path)
+
+    def note(
+        self, request: Request, operation: Operation | None, status: int, seconds: float, request_id: str,
+        token_id: str | None,
+    ) -> None:  # fmt: skip
+        """Count an answer, and log it when that was asked for."""
+        self.metrics.count("none" if operation is None else operation.name, status, seconds)
+        if self.options.logs_requests:
+            LOGGER.info(
+                "%s %s %d %.1f ms request=%s token=%s",
+                request.method, request.url.path, status, seconds * 1_000, request_id, token_id or "-",
+            )  # fmt: skip
 
 
 def _require_local(headers: Mapping[str, str]) -> None:
@@ -290,24 +314,13 @@ class Endpoint:
                 LOGGER.exception("request %s failed", request_id)
             await problem_response(error, request_id=request_id, path=request.url.path)(scope, receive, send)
         finally:
-            self._note(request, operation, status, monotonic() - began, request_id, token_id)
-
-    def _note(
-        self, request: Request, operation: Operation | None, status: int, seconds: float, request_id: str,
-        token_id: str | None,
-    ) -> None:  # fmt: skip
-        self._service.metrics.count("none" if operation is None else operation.name, status, seconds)
-        if self._service.options.logs_requests:
-            LOGGER.info(
-                "%s %s %d %.1f ms request=%s token=%s",
-                request.method, request.url.path, status, seconds * 1_000, request_id, token_id or "-",
-            )  # fmt: skip
+            self._service.note(request, operation, status, monotonic() - began, request_id, token_id)
 
     # --- answers ------------------------------------------------------------------------------------------------
 
     async def _open(self, operation: Operation) -> Response:
         if operation.name == "openapi":
-            return Response(msgspec.json.encode(openapi(OPERATIONS)), media_type="application/json")
+            return Response(await self._service.in_thread(_openapi), media_type="application/json")
         if operation.name == "readyz":
             await self._service.in_thread(self._service.ready)
         return Response(b'{"status":"ok"}', media_type="application/json")
@@ -331,7 +344,7 @@ class Endpoint:
     ) -> Response:
         service = self._service
         run = service.events if operation.name == "events" else lambda call: service.answer(operation, call)
-        done = service.claim_key(identity, call.idempotency_key)
+        done = service.claim_key(call)
         try:
             if operation.name == "fetch_consumer":
                 reply = await self._fetch(call, request)
@@ -453,6 +466,7 @@ class Endpoint:
             subscriber.cut()
         except Exception as error:  # the status line is out: all there is left is to end, and it comes back
             LOGGER.warning("stream %s ends: %s", request_id, error)
+            subscriber.cut()
         finally:
             watching.cancel()
         return 200
@@ -478,10 +492,13 @@ class Endpoint:
         checked = monotonic()
         await _send(send, stream.opening(subscriber.cursor))
         async for chunk in service.hub.chunks(subscriber):
-            await _send(send, chunk or stream.heartbeat(subscriber.cursor))
-            if monotonic() - checked > limits.HEARTBEAT_S / 2:
-                await service.in_thread(service.auth.identify, authorization)  # an expired token ends its streams
+            if monotonic() - checked > limits.IDENTITY_FRESH_S:
+                try:
+                    await service.recognize(authorization)
+                except TokenRefused:
+                    break  # it expired or was revoked; whoever comes back is told
                 checked = monotonic()
+            await _send(send, chunk or stream.heartbeat(subscriber.cursor))
         with_end = {"type": "http.response.body", "body": b"", "more_body": False}
         await send(with_end)
 
@@ -688,7 +705,7 @@ def make_app(service: Service) -> Starlette:
             Route(path, Endpoint(service, operations))
             for path, operations in sorted(paths.items(), key=lambda item: item[0].endswith("}"))
         ],
-        exception_handlers={HTTPException: _not_found},
+        exception_handlers={HTTPException: service.not_found},
         lifespan=_lifespan(service),
     )
     app.router.redirect_slashes = False
@@ -704,6 +721,6 @@ def _lifespan(service: Service) -> Callable[[Starlette], Any]:
     return living
 
 
-async def _not_found(request: Request, _error: Exception) -> Response:
-    error = PathNotFound(f"there is nothing at {request.url.path}. GET /openapi.json tells what there is.")
-    return problem_response(error, request_id=_request_id(_headers(request.scope)), path=request.url.path)
+@cache
+def _openapi() -> bytes:
+    return msgspec.json.encode(openapi(OPERATIONS))

@@ -28,7 +28,6 @@ class Call(Generic[Query, Body]):
         idempotency_key: From the header.
         expected_version: From `If-Match`.
         lease: From `Runfold-Lease`.
-        last_event_id: From `Last-Event-ID`: the position a subscriber has seen.
     """
 
     log: Ledger
@@ -40,7 +39,6 @@ class Call(Generic[Query, Body]):
     idempotency_key: str | None = None
     expected_version: int | None = None
     lease: Lease | None = None
-    last_event_id: int | None = None
     if_none_match: str | None = None
 
 
@@ -56,7 +54,6 @@ class Reply:
     status: int = 200
     version: int | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    media_type: str = "application/json"
 
 
 Handler = Callable[[Call[Any, Any]], Reply]

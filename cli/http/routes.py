@@ -461,6 +461,8 @@ def hand_back(call: Call[m.Nothing, m.ReasonBody]) -> Reply:
 def _held(call: Call[Any, Any]) -> Lease:
     if call.lease is None:
         raise InvalidInput("Runfold-Lease", "is missing; send the `lease` that the claim gave.")
+    if call.lease.run_id != _run_id(call):  # what the token may do was decided for the run in the path
+        raise InvalidInput("Runfold-Lease", f"is of another run, {call.lease.run_id}; name that one in the path.")
     return call.lease
 
 

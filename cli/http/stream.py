@@ -77,6 +77,7 @@ class Subscriber:
     Attributes:
         run_id: Only events of this run; None is the whole log.
         cursor: Position of the last event that was passed on or over.
+        begun_after: Where the cursor stood at first.
         version: Likewise its version, of one run's stream.
         waiting: What was handed out and not yet sent.
         cut: Ends the connection at once; its client is too slow to be told.
@@ -91,6 +92,10 @@ class Subscriber:
     is_over: bool = False
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     cut: Callable[[], None] = lambda: None
+    begun_after: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.begun_after = self.cursor
 
     def offer(self, handed: Handed) -> bool:
         """Take an event if it is wanted and new; False when this subscriber has too much waiting."""
@@ -348,7 +353,9 @@ class Hub:
             for event, facts in zip(events, self._facts.of_all(events), strict=True)
             if subscriber.wanted.wants(event.type, facts)
         ]
-        return Stretch(frames, page.last_position, 0, ended=False, more=page.more)
+        # what is settled may end in positions that nobody got: the tail stands there too
+        cursor = page.last_position if page.more else max(page.last_position, page.settled_position)
+        return Stretch(frames, cursor, 0, ended=False, more=page.more)
 
     def _read_run(self, subscriber: Subscriber) -> Stretch:
         assert subscriber.run_id is not None
@@ -360,7 +367,8 @@ class Hub:
         frames = [
             frame_of(event, facts)
             for event in events
-            if event.position > subscriber.cursor and subscriber.wanted.wants(event.type, facts)
+            # not after its cursor: while this reads, the tail may move that past what was handed out before it joined
+            if event.position > subscriber.begun_after and subscriber.wanted.wants(event.type, facts)
         ]
         last = events[-1] if events else None
         ended = self._log.state(subscriber.run_id).is_terminal if not page.more else False

@@ -152,7 +152,7 @@ def is_wellformed(secret: str) -> bool:
     if len(secret) != len(PREFIX) + _RANDOM_CHARS + _CHECK_CHARS or not secret.startswith(PREFIX):
         return False
     body = secret[len(PREFIX) : -_CHECK_CHARS]
-    return body.isascii() and body.isalnum() and secrets.compare_digest(_checksum(body), secret[-_CHECK_CHARS:])
+    return secret.isascii() and body.isalnum() and secrets.compare_digest(_checksum(body), secret[-_CHECK_CHARS:])
 
 
 def hash_of(secret: str) -> str:

@@ -242,6 +242,25 @@ def test_compare_when_one_run_is_foreign(server: Server, tokens: dict[str, str])
     assert without_ids(answers[0]) == without_ids(answers[1])
 
 
+@pytest.mark.parametrize("verb", ["succeed", "give-up", "hand-back"])
+def test_lease_when_it_is_of_a_foreign_run(server: Server, tokens: dict[str, str], verb: str) -> None:
+    """A lease is no secret, so it opens nothing: a token of one project settles no run of another through its own."""
+    mine, foreign = server.enqueue(project="web"), server.enqueue(project="api", kind=f"foreign {verb}")
+    (given,) = server.post("/v1/runs:claim", {"worker": "w1", "kinds": [f"foreign {verb}"]}).json["leases"]
+    before = server.get(f"/v1/runs/{foreign}/events").json["events"]
+
+    answer = server.post(
+        f"/v1/runs/{mine}:{verb}",
+        {"succeed": {}, "give-up": {"error": "x"}, "hand-back": {"reason": "x"}}[verb],
+        Authorization=f"Bearer {tokens['runs:write web']}",
+        Runfold_Lease=given["lease"],
+    )
+
+    assert (422, "invalid-input") == (answer.status, answer.json["code"])
+    assert "of another run" in answer.json["detail"]
+    assert before == server.get(f"/v1/runs/{foreign}/events").json["events"]
+
+
 @pytest.mark.parametrize(
     "operation", [each for each in OPERATIONS_DESCRIBED if each.scope is None], ids=lambda e: e.name
 )
@@ -280,6 +299,16 @@ def test_token_when_rotated(server: Server) -> None:
     assert [401, 200, 200] == after
     assert is_wellformed(newest)
     assert newest not in runfold("token", "list", "--json", "--url", url, folder=folder).out
+
+
+def test_token_when_its_checksum_is_no_ascii(server: Server) -> None:
+    """Whatever a stranger sends as a token is refused, not failed on."""
+    kept = new_token(server.ledger_url, server.log.parent, "--scope", "runs:read")
+
+    answer = server.get("/v1/runs", Authorization=f"Bearer {kept[:-6]}éééééé")
+
+    assert 401 == answer.status
+    assert "Traceback" not in server.log.read_text()
 
 
 def test_token_when_it_writes(server: Server) -> None:

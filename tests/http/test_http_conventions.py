@@ -12,7 +12,12 @@ import pytest
 from http_server import Server, new_token, serving
 
 import ledger
+from cli.http.app import Options, Service
+from cli.http.auth import EVERYBODY
 from cli.http.limits import BODY_BYTES_MAX
+from cli.http.messages import EnqueueBody, Nothing
+from cli.http.operations import Call
+from cli.http.problems import RequestInFlight
 from ledger.errors import LedgerError
 
 
@@ -353,3 +358,22 @@ def test_problems_when_an_error_is_added() -> None:
 
     assert {"InvariantBroken", "UnsafeStore"} == defects - {"KeyTaken"}
     assert ledger
+
+
+def test_key_when_two_projects_use_it_at_once(tmp_path: Path) -> None:
+    """A key is its project's: only a second request for the same project waits for the first's answer."""
+    with ledger.open(f"sqlite:///{tmp_path / 'runs.db'}", migrate=True) as log:
+        service = Service(log, tokens=None, options=Options())
+
+        def asking(project: str) -> Call[Nothing, EnqueueBody]:
+            body = EnqueueBody(kind="test", project=project)
+            return Call(log, service.runs, EVERYBODY, {}, Nothing(), body, idempotency_key="k1")
+
+        done = service.claim_key(asking("web"))
+        service.claim_key(asking("api"))
+        with pytest.raises(RequestInFlight):
+            service.claim_key(asking("web"))
+        done()
+
+        service.claim_key(asking("web"))
+        service.close()

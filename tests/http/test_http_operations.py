@@ -197,6 +197,15 @@ def test_upkeep_when_asked_for(server: Server) -> None:
     }
 
 
+def test_path_when_there_is_nothing(shared_url: str, tmp_path: Path) -> None:
+    """What is asked for in vain is counted and logged like every other answer."""
+    with serving(shared_url, tmp_path, "--log-requests") as server:
+        assert 404 == server.get("/wp-login.php").status
+
+        assert 'operation="none",status="404"} 1' in server.get("/metrics").content.decode()
+        assert "GET /wp-login.php 404" in server.log.read_text()
+
+
 def test_server_when_told_to_stop(server: Server) -> None:
     """SIGTERM ends the server at once although a stream is open, and nothing is lost."""
     run_id = server.enqueue()

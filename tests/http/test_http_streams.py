@@ -1,5 +1,6 @@
 """Live streams give each event once, in order, and none is missing: whatever breaks off in between."""
 
+import asyncio
 import http.client
 import random
 import threading
@@ -7,11 +8,16 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import psycopg
 import pytest
 from http_server import Frame, Server, Stream, new_token, serving, start
 from postgres_server import running_server
 
 import ledger
+from cli.http.app import Options, Service
+from cli.http.limits import IDENTITY_FRESH_S
+from cli.http.stream import Stretch, Subscriber
+from ledger.filters import Filter
 
 
 @pytest.fixture
@@ -321,19 +327,22 @@ def thread_count(server: Server) -> int:
 
 
 def test_stream_when_silent_and_then_revoked(shared_url: str, tmp_path: Path) -> None:
-    """A silent stream says that it lives, with the position that its filter came to; a revoked token ends it."""
+    """A silent stream says that it lives, with the position that its filter came to; a revoked token sees no more."""
     from command_line import runfold
 
     with serving(shared_url, tmp_path, "--auth") as server:
         token = new_token(shared_url, tmp_path, "--scope", "events:read")
-        stream = server.stream("/v1/events/stream?type=purged", Authorization=f"Bearer {token}")
+        stream = server.stream("/v1/events/stream?type=deleted", Authorization=f"Bearer {token}")
         frames = stream.frames()
         opening = next(frames)
-        server.enqueue()
+        run = server.enqueue()
+        server.post(f"/v1/runs/{run}:abort", {})
+        heartbeat = next(frames)
         listed = runfold("token", "list", "--url", shared_url, folder=tmp_path).rows
         done = runfold("token", "revoke", listed[-1][0], "--url", shared_url, folder=tmp_path)
+        time.sleep(IDENTITY_FRESH_S)
 
-        heartbeat = next(frames)
+        assert 200 == server.post(f"/v1/runs/{run}:delete", {}).status
         rest = list(frames)
         stream.close()
 
@@ -341,3 +350,79 @@ def test_stream_when_silent_and_then_revoked(shared_url: str, tmp_path: Path) ->
         assert (None, True) == (heartbeat.name, (heartbeat.id or 0) > (opening.id or 0))
         assert [] == rest
         assert 401 == server.get("/v1/events", Authorization=f"Bearer {token}").status
+
+
+def test_log_stream_when_the_log_ends_in_positions_that_nobody_got(postgres_url: str, tmp_path: Path) -> None:
+    """A stream that has seen all there is waits, and asks the database for nothing, whatever numbers were left out."""
+    with ledger.open(postgres_url, migrate=True) as log, psycopg.connect(postgres_url, autocommit=True) as database:
+        log.enqueue("test")
+        database.execute(
+            "SELECT nextval(pg_get_serial_sequence('runfold.events', 'position')) FROM generate_series(1, 3)"
+        )
+
+        def transactions() -> int:
+            database.execute("SELECT pg_stat_force_next_flush()")
+            row = database.execute(
+                "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
+            ).fetchone()
+            assert row is not None
+            return int(row[0])
+
+        with serving(postgres_url, tmp_path) as server:
+            followed = server.stream("/v1/events/stream?after=0")
+            frames = followed.frames()
+            next(frames)
+            first = next(frames)
+            time.sleep(0.5)
+            before = transactions()
+            time.sleep(2)
+            spent = transactions() - before
+            log.enqueue("test")
+            second = next(frames)
+            followed.close()
+
+        assert [1, 5] == [first.id, second.id]
+        assert spent < 150  # the tail itself looks 20 times a second
+
+
+def test_run_stream_when_the_tail_overtakes_its_reading(shared_url: str) -> None:
+    """An event that was handed out before the stream joined the tail is not lost by one that comes just after."""
+
+    async def followed(log: ledger.Ledger, run_id: str) -> bytes:
+        service = Service(log, tokens=None, options=Options())
+        hub = service.hub
+        await hub.start()
+        subscriber = Subscriber(Filter(types=frozenset({"annotated"})), 0, run_id=ledger.RunId(run_id))
+        read, reads = hub._read_run, 0
+
+        def read_slowly(subscriber: Subscriber) -> Stretch:
+            nonlocal reads
+            reads += 1
+            if reads == 1:
+                stretch = read(subscriber)
+                wait_for_tail(log.annotate(run_id, note="wanted").position)
+                return stretch
+            if reads == 2:
+                log.append_log(run_id, ["not wanted"])
+                wait_for_tail(log.state(run_id).position)
+            return read(subscriber)
+
+        def wait_for_tail(position: int) -> None:
+            until = time.monotonic() + 10
+            while hub.position < position and time.monotonic() < until:
+                time.sleep(0.005)
+            time.sleep(0.05)
+
+        hub._read_run = read_slowly  # type: ignore[method-assign]
+        chunks = hub.chunks(subscriber)
+        async with asyncio.timeout(20):
+            seen = await anext(chunks)
+        await chunks.aclose()  # type: ignore[attr-defined]
+        await asyncio.to_thread(service.close)
+        return seen
+
+    with ledger.open(shared_url, migrate=True) as log:
+        run_id = log.enqueue("test").id
+        log.start(run_id, worker="w1")
+
+        assert b"wanted" in asyncio.run(followed(log, run_id))
