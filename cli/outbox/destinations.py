@@ -17,12 +17,14 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_PROVIDERS: Final = (
+_NOT_PUBLIC: Final = (
     ipaddress.IPv4Network("168.63.129.16/32"),  # Azure's own services, behind a public address
     ipaddress.IPv4Network("192.0.0.0/24"),  # protocol assignments; Oracle's metadata is in it
     ipaddress.IPv4Network("192.88.99.0/24"),  # 6to4 relays
     ipaddress.IPv6Network("64:ff9b:1::/48"),  # translation to local addresses
+    ipaddress.IPv6Network("fec0::/10"),  # site-local: given up long ago, and routed inside all the same
 )
+"""What is not public beside what the library knows."""
 _PORTS: Final = {"http": 80, "https": 443}
 
 
@@ -89,7 +91,7 @@ def _is_public(address: _Address) -> bool:
         address.is_global
         and not address.is_multicast
         and not address.is_reserved
-        and not any(address in network for network in _PROVIDERS)
+        and not any(address in network for network in _NOT_PUBLIC)
     )
 
 
