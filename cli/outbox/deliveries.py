@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 OF_RUN: Final = "run"
 """The sink of a delivery to the URL that the run itself was enqueued with."""
-STATES: Final = ("pending", "delivered", "failed")
 
 
 class Callback(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,7 +33,8 @@ class Callback(msgspec.Struct, frozen=True, kw_only=True):
         project: Only runs of this project; None is all.
         kind: Only runs of this kind; None is all.
         secret: Signs its calls.
-        after_position: Where the log stood when it was made; what ended before does not concern it.
+        after_position: Up to where the log was settled when it was made; what ended before does not concern it. What
+            stood above that, because it waited for an earlier event to commit, does.
     """
 
     callback_id: str
@@ -77,7 +77,7 @@ class OutboxTable(Protocol):
     """Where callbacks, deliveries and the outbox's position are kept. Times are the database's."""
 
     def add_callback(self, callback: Callback) -> None:
-        """Keep a callback; it concerns what the log gets from now on."""
+        """Keep a callback; it concerns what ends from now on."""
 
     def callbacks(self) -> Sequence[Callback]:
         """Give all callbacks, oldest first."""
@@ -90,6 +90,12 @@ class OutboxTable(Protocol):
 
     def position(self) -> int:
         """Give the position up to which deliveries were made."""
+
+    def head(self) -> int:
+        """Give the position of the newest settled event: where `position` stands when nothing is left to look at.
+
+        Never a position that nobody committed, as those may be up to which the log is settled.
+        """
 
     def advance(self, *, past: int, to: int, deliveries: Sequence[Delivery], purged: Sequence[RunId]) -> bool:
         """Keep new deliveries and the new position at once, and forget those of purged runs.

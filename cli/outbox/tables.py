@@ -40,6 +40,10 @@ class SqliteOutbox:
         with self._store.reading() as connection:
             return int(next(connection.execute(_SQLITE_POSITION))[0])
 
+    def head(self) -> int:
+        with self._store.reading() as connection:
+            return int(next(connection.execute(_SQLITE_HEAD))[0])
+
     def advance(self, *, past: int, to: int, deliveries: Sequence[Delivery], purged: Sequence[RunId]) -> bool:
         with self._store.writing() as connection:
             if not list(connection.execute(_SQLITE_ADVANCE, (to, past))):
@@ -111,6 +115,12 @@ class PostgresOutbox:
     def position(self) -> int:
         with self._store.transaction() as connection:
             row = connection.execute(_POSTGRES_POSITION).fetchone()
+        assert row is not None, "one row is given, always"
+        return int(row[0])
+
+    def head(self) -> int:
+        with self._store.transaction() as connection:
+            row = connection.execute(_POSTGRES_HEAD).fetchone()
         assert row is not None, "one row is given, always"
         return int(row[0])
 
@@ -230,6 +240,10 @@ _SQLITE_POSITION: Final = """
 SELECT coalesce(max(position), 0)
 FROM outbox
 """
+_SQLITE_HEAD: Final = """
+SELECT coalesce(max(position), 0)
+FROM events
+"""
 _SQLITE_ADVANCE: Final = """
 INSERT INTO outbox AS kept (only_row, position)
 VALUES (1, ?)
@@ -324,10 +338,12 @@ WHERE (event_id, sink) IN (
 RETURNING event_id
 """
 
+# Not the newest position: an event with an earlier one may become visible later, and its run ends after this.
 _POSTGRES_ADD_CALLBACK: Final = """
 INSERT INTO runfold.callbacks (callback_id, url, project, kind, secret, created_at, after_position)
 SELECT %s, %s, %s, %s, %s, %s, coalesce(max(position), 0)
 FROM runfold.events
+WHERE position <= (SELECT settled FROM runfold.settled())
 """
 _POSTGRES_CALLBACKS: Final = """
 SELECT callback_id, url, project, kind, secret, after_position, created_at
@@ -353,6 +369,11 @@ RETURNING secret
 _POSTGRES_POSITION: Final = """
 SELECT coalesce(max(position), 0)
 FROM runfold.outbox
+"""
+_POSTGRES_HEAD: Final = """
+SELECT coalesce(max(position), 0)
+FROM runfold.events
+WHERE position <= (SELECT settled FROM runfold.settled())
 """
 _POSTGRES_ADVANCE: Final = """
 INSERT INTO runfold.outbox AS kept (only_row, position)

@@ -2,10 +2,12 @@
 
 import ipaddress
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 from webhook_receiver import Receiver, receiving
@@ -102,6 +104,52 @@ def test_callback_when_it_is_registered(log: ledger.Ledger, receiver: Receiver, 
     assert wanted == Webhook(secret).verify(call.body, call.headers)["data"]["runId"]
     with pytest.raises(WebhookVerificationError):
         Webhook(table.callbacks()[1].secret).verify(call.body, call.headers)
+
+
+WAITING = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+HELD_UP = """
+CREATE FUNCTION held_up() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(7);
+    RETURN NULL;
+END
+$$;
+CREATE CONSTRAINT TRIGGER held_up AFTER INSERT ON runfold.events
+DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW WHEN (new.type = 'completed') EXECUTE FUNCTION held_up();
+SELECT pg_advisory_lock(7);
+"""
+
+
+def test_callback_when_it_is_registered_between_commits(postgres_url: str, receiver: Receiver) -> None:
+    """A run that ends after a callback was made is called back for, though its position is below that of an event which
+    was there already."""
+    with ledger.open(postgres_url) as log, ledger.open(postgres_url) as other:
+        run = log.enqueue("test", worker="w1").id
+        with psycopg.connect(postgres_url, autocommit=True) as blocker:
+            blocker.execute(HELD_UP)
+            ending = threading.Thread(target=log.complete, args=(run,))
+            ending.start()
+            wait_until(lambda: blocker.execute(WAITING).fetchone() == (1,))
+            newer = other.enqueue("test").id
+            table = open_outbox_table(other.store)
+            table.add_callback(new_callback(receiver.url, project=None, kind=None, now=utc_now()))
+            assert "running" == other.state(run).status
+        ending.join()
+        assert [*other.read(run)][-1].position < next(other.read(newer)).position
+        outbox = Outbox(other, HOW)
+
+        work_until(outbox, settled(table))
+        outbox.close()
+
+    assert [run] == [json.loads(call.body)["data"]["runId"] for call in receiver.calls]
+
+
+def wait_until(holds: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+    give_up_at = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < give_up_at, "it did not come to that"
+        time.sleep(0.01)
 
 
 def test_callback_when_the_receiver_fails_at_first(log: ledger.Ledger, receiver: Receiver, table: OutboxTable) -> None:
