@@ -19,6 +19,8 @@ from otlp_collector import Collector, collecting
 from prometheus_client.parser import text_string_to_metric_families
 
 import ledger
+from cli.outbox.outbox import Outbox
+from cli.telemetry.ledger_figures import ledger_families
 from ledger import Ledger
 from ledger.run.events import LogAppended
 
@@ -137,6 +139,28 @@ def _expect_ledger_figures(found: Samples, log: Ledger) -> None:
     assert {("wait",)} == {labels for name, labels in found if name == "runfold_oldest_waiting_seconds"}
     assert 0 < found["runfold_oldest_waiting_seconds", ("wait",)] < 120
     assert log.store.read_log(after_position=2**62, limit=1).settled_position == found["runfold_log_position", ()]
+
+
+def test_ledger_figures_when_positions_have_holes(shared_url: str) -> None:
+    """An outbox that has looked at every event lags behind by none, though positions above them are burnt."""
+    with ledger.open(shared_url, migrate=True) as log:
+        run = log.enqueue("test", worker="w").id
+        again = "0192f3a0-0000-7000-9000-000000000001"
+        for _ in range(3):
+            log.increment_stats(run, passed=1, event_id=again)
+        last = [*log.read(run)][-1].position
+        outbox = Outbox(log)
+        before = plain_figures(log)
+        outbox.step()
+        after = plain_figures(log)
+        outbox.close()
+
+    assert (last, last) == (before["runfold_log_position"], before["runfold_outbox_lag_events"])
+    assert (last, 0) == (after["runfold_log_position"], after["runfold_outbox_lag_events"])
+
+
+def plain_figures(log: Ledger) -> dict[str, float]:
+    return {family.measure.name: family.values[()] for family in ledger_families(log) if () in family.values}
 
 
 def test_server_figures_when_asked(shared_url: str, tmp_path: Path) -> None:
