@@ -6,6 +6,7 @@ Several daemons may run on one ledger; each loop is harmless when another does t
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -20,6 +21,8 @@ Step = Callable[[], float]
 SWEEP_S: Final = 5.0
 FOLD_S: Final = 1.0
 RETRY_S: Final = 1.0
+LOOK_S: Final = 0.1
+"""How soon a stop is noticed: see `Daemon.stop`."""
 PAUSE_S: Final = 0.02
 """The least time between two steps that had nothing to do: a busy log wakes with each of its appends."""
 
@@ -36,6 +39,7 @@ class Daemon:
 
     def __init__(self, log: Ledger, steps: Mapping[str, Step]) -> None:
         self._steps = dict(steps)
+        self._is_asked_to_stop = False
         self._stopping = threading.Event()
         self._listeners: list[Listener] = [log.store.listen() for _ in self._steps]
 
@@ -47,14 +51,22 @@ class Daemon:
         ]
         for thread in threads:
             thread.start()
+        while not self._is_asked_to_stop:
+            time.sleep(LOOK_S)
+        self._stopping.set()
+        for listener in self._listeners:
+            listener.close()
         for thread in threads:
             thread.join()
 
     def stop(self) -> None:
-        """Make `run` return. May be called from a signal handler."""
-        self._stopping.set()
-        for listener in self._listeners:
-            listener.close()
+        """Make `run` return. May be called from a signal handler.
+
+        It sets an attribute and nothing else: a handler may interrupt its thread where that holds a lock. And it is
+        looked for, not waited for: of two signals at once the system may give both to a thread that is not the main
+        one, and then nothing interrupts what the main thread waits for, and its handlers with it.
+        """
+        self._is_asked_to_stop = True
 
     def _loop(self, name: str, step: Step, listener: Listener) -> None:
         while not self._stopping.is_set():
