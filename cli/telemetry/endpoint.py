@@ -1,17 +1,19 @@
 """`/metrics` of a process that serves nothing else."""
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 
 from cli.telemetry.figures import CONTENT_TYPE
 
 _TIMEOUT_S: Final = 10.0
-"""For a request's head: who connects and says nothing holds a thread no longer."""
+"""For all of a request's head, and for taking the answer: who connects and says little holds a thread no longer."""
 _AT_ONCE_MAX: Final = 8
+"""Requests; one more is hung up on, since the thread that takes them must be there to end as well."""
 
 logger = logging.getLogger("runfold.metrics")
 
@@ -54,8 +56,10 @@ class _Server(ThreadingHTTPServer):
         super().__init__(address, _Handler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        self.free.acquire()
-        super().process_request(request, client_address)
+        if self.free.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
@@ -71,7 +75,19 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _TIMEOUT_S
     server: _Server
 
+    def setup(self) -> None:
+        super().setup()
+        # the timeout of a socket begins anew with every byte; this one does not
+        self._cut_head = threading.Timer(_TIMEOUT_S, _cut, [self.connection])
+        self._cut_head.daemon = True
+        self._cut_head.start()
+
+    def finish(self) -> None:
+        self._cut_head.cancel()
+        super().finish()
+
     def do_GET(self) -> None:
+        self._cut_head.cancel()
         if self.path.partition("?")[0] != "/metrics":
             self._answer(404, "There is nothing but /metrics here.\n")
             return
@@ -95,7 +111,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
-def _family(host: str) -> Any:
-    import socket
+def _cut(connected: socket.socket) -> None:
+    with suppress(OSError):
+        connected.shutdown(socket.SHUT_RDWR)
 
+
+def _family(host: str) -> Any:
     return socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][0]
