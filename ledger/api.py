@@ -76,6 +76,7 @@ from ledger.run.remains import remains
 from ledger.run.state import RunState, fold, initial
 from ledger.run.values import (
     GateOutcome,
+    JsonObject,
     Status,
     check_integer,
     check_json,
@@ -208,7 +209,7 @@ class Ledger:
         correlation_id: str | None = None,
         causation_id: str | None = None,
         traceparent: str | None = None,
-    ) -> "Ledger":
+    ) -> Self:
         """Give the same ledger, writing in somebody's name.
 
         Args:
@@ -237,7 +238,7 @@ class Ledger:
         """The W3C trace context that what follows is written with."""
         return self._context.traceparent
 
-    def expecting(self, version: int) -> "Ledger":
+    def expecting(self, version: int) -> Self:
         """Give the same ledger, deciding only on a run that is at this version; for whoever decides on what they saw.
 
         Its commands raise `VersionConflict` when the run has moved on. What is appended without a decision (results,
@@ -299,7 +300,7 @@ class Ledger:
             IdempotencyMismatch: when the key stands for other facts.
             ExclusiveKeyTaken: when an active run holds the exclusive key, and `on_active` is `reject`.
         """
-        _check_on_active(on_active)
+        check_on_active(on_active)
         made_id, event = self._asked(
             kind,
             run_id,
@@ -374,7 +375,7 @@ class Ledger:
             RunPurged: when what it was asked to do is erased.
             InvalidInput: when there is no such shard, or nobody knows which tests it had.
         """
-        _check_on_active(on_active)
+        check_on_active(on_active)
         run = self.state(run_id)
         tests = None if shard is None else self._tests_of_shard(run, shard)
         first = next(self.read(run_id, up_to=1)).data
@@ -501,17 +502,18 @@ class Ledger:
         Returns:
             One answer a lease, in their order.
         """
-        if len(leases) > limits.LEASES_PER_HEARTBEAT_MAX:
-            raise InvalidInput(
-                "leases", f"has {len(leases):,} leases; {limits.LEASES_PER_HEARTBEAT_MAX:,} are allowed at once."
-            )
+        check_leases(leases)
         return queue.renew(self.store, leases, lease_s=check_lease_s(lease_s)) if leases else []
 
     def look(self, leases: Sequence[Lease]) -> list[Heartbeat]:
         """Hear whether leased work is still held and wanted, as `heartbeat` does, without moving a deadline.
 
         It writes nothing, so a worker can ask a few times a second and learn of an abort at once.
+
+        Args:
+            leases: What this worker holds; up to `limits.LEASES_PER_HEARTBEAT_MAX`.
         """
+        check_leases(leases)
         return queue.look(self.store, leases) if leases else []
 
     def hold(self, run_id: str, *, lease_s: float = limits.LEASE_S) -> Lease:
@@ -539,7 +541,7 @@ class Ledger:
             policy=run.policy,
         )
 
-    def under(self, lease: Lease) -> "Ledger":
+    def under(self, lease: Lease) -> Self:
         """Give the same ledger, writing under a lease: what it writes to another run is refused, and what it writes
         after the lease went to another is refused with `LeaseLost` and noted in the run's history, once a lease.
 
@@ -993,14 +995,11 @@ class Ledger:
             RunNotFound: when there is no such run.
             InvalidInput: when a result cannot be stored.
         """
-        checked = check_results(results)
+        checked = results_to_append(results, first_sequence=first_sequence, event_id=event_id)
         run = self._run_id(run_id)
         if self._lease is not None and shard is None and self._lease.shard is not None:
             shard, shard_attempt = self._lease.shard, self._lease.token
         check_integer(shard_attempt, field="shard_attempt", at_least=1, at_most=limits.ATTEMPTS_MAX)
-        if first_sequence is not None:
-            last = limits.INTEGER_MAX - max(0, len(checked) - 1)
-            check_integer(first_sequence, field="first_sequence", at_least=0, at_most=last)
         condition = unless_closed()
         if shard is not None:
             self._check_shard(run, shard)
@@ -1059,11 +1058,7 @@ class Ledger:
         Returns:
             How many were appended.
         """
-        if isinstance(lines, str | bytes) or not isinstance(lines, Sequence):
-            raise InvalidInput("lines", f"is {type(lines).__name__}; a list of lines is needed.")
-        for index, line in enumerate(lines):
-            if not isinstance(line, str):
-                raise InvalidInput(f"lines[{index}]", f"is {type(line).__name__}; text is needed.")
+        chunks = log_chunks(lines)
         run = self._run_id(run_id)
         if self._lease is not None and shard is None:
             shard = self._lease.shard
@@ -1071,14 +1066,13 @@ class Ledger:
         check_optional_text(level, field="level", chars_max=_NAME)
         if shard is not None:
             self._check_shard(run, shard)
-        kept = [cut(clean(line), chars_max=limits.LOG_LINE_CHARS_MAX) for line in lines]
-        for chunk in _chunks(kept):
+        for chunk in chunks:
             self._append(
                 self._request(
                     run, [LogAppended(lines=chunk, source=source, level=level, shard=shard)], self._fenced(run, EXISTS)
                 )
             )
-        return len(kept)
+        return len(lines)
 
     def record_artifact(
         self,
@@ -1141,17 +1135,7 @@ class Ledger:
         A run keeps `limits.LABELS_MAX` labels: while it has so many, a new name stands in the event alone.
         """
         run = self._run_id(run_id)
-        given = labels or {}
-        if isinstance(given, Mapping):
-            check_labels({name: "" if value is None else value for name, value in given.items()})
-        else:
-            check_labels(given)
-        if note is None and not given:
-            raise InvalidInput("note", "is missing, and no labels are given either.")
-        event = Annotated(
-            note=check_optional_text(note, field="note", chars_max=_TEXT),
-            labels=dict(sorted(given.items())),
-        )
+        event = annotation(note=note, labels=labels)
         request = self._request(run, [event], self._fenced(run, EXISTS))
         return recorded(request, self._append(request))
 
@@ -1469,6 +1453,8 @@ class Ledger:
         count = len(events)
         if event_ids is None:
             ids: Sequence[EventId] = new_event_ids(count)
+        elif isinstance(event_ids, str) or not isinstance(event_ids, Sequence):
+            raise InvalidInput("event_ids", f"is {type(event_ids).__name__}; a list of ids is needed.")
         elif len(event_ids) != count:
             raise InvalidInput("event_ids", f"has {len(event_ids)} ids for {count} event(s).")
         else:
@@ -1499,8 +1485,6 @@ class Ledger:
     def _append_commuting(
         self, run_id: RunId, events: Sequence[RunEvent], condition: Condition, *, event_id: str | None
     ) -> bool:
-        if event_id is not None and len(events) > 1:
-            raise InvalidInput("event_id", f"is one id, and the results make {len(events)} events; send fewer at once.")
         lease = self._lease_of(run_id)
         request = self._request(
             run_id, events, self._fenced(run_id, condition), event_ids=None if event_id is None else [event_id]
@@ -1631,7 +1615,16 @@ def _decide_at(version: int, decide: Decide) -> Decide:
     return decide_there
 
 
-def _check_on_active(on_active: str) -> None:
+def check_leases(leases: Sequence[Lease]) -> None:
+    """Check how many leases are asked after at once."""
+    if len(leases) > limits.LEASES_PER_HEARTBEAT_MAX:
+        raise InvalidInput(
+            "leases", f"has {len(leases):,} leases; {limits.LEASES_PER_HEARTBEAT_MAX:,} are allowed at once."
+        )
+
+
+def check_on_active(on_active: str) -> None:
+    """Check what is to become of the holder of an exclusive key."""
     if on_active not in ("reject", "return", "supersede"):
         raise InvalidInput("on_active", f"is {on_active!r}; reject, return or supersede is allowed.")
 
@@ -1669,6 +1662,8 @@ def _types(types: Sequence[str] | None) -> frozenset[str] | None:
 def _times(moments: Sequence[datetime] | None, *, count: int) -> list[datetime] | None:
     if moments is None:
         return None
+    if not isinstance(moments, Sequence):
+        raise InvalidInput("recorded_at", f"is {type(moments).__name__}; a list of times is needed.")
     if len(moments) != count:
         raise InvalidInput("recorded_at", f"has {len(moments)} times for {count} event(s).")
     return [check_time(moment, field=f"recorded_at[{index}]") for index, moment in enumerate(moments)]
@@ -1680,6 +1675,45 @@ def _seconds(seconds: float, *, field: str) -> float:
     if not 0 <= seconds <= limits.DELAY_S_MAX:
         raise InvalidInput(field, f"is {seconds}; 0 to {limits.DELAY_S_MAX:,} is allowed.")
     return seconds
+
+
+def annotation(*, note: str | None, labels: Mapping[str, str | None] | None) -> Annotated:
+    """Check what is noted on a run; see `Ledger.annotate`."""
+    given = labels or {}
+    if isinstance(given, Mapping):
+        check_labels({name: "" if value is None else value for name, value in given.items()})
+    else:
+        check_labels(given)
+    if note is None and not given:
+        raise InvalidInput("note", "is missing, and no labels are given either.")
+    return Annotated(
+        note=check_optional_text(note, field="note", chars_max=_TEXT),
+        labels=dict(sorted(given.items())),
+    )
+
+
+def results_to_append(
+    results: Sequence[Mapping[str, Any]], *, first_sequence: int | None, event_id: str | None
+) -> list[JsonObject]:
+    """Check results as a whole, before anything of them is written; see `Ledger.append_results`."""
+    checked = check_results(results)
+    if first_sequence is not None:
+        last = limits.INTEGER_MAX - max(0, len(checked) - 1)
+        check_integer(first_sequence, field="first_sequence", at_least=0, at_most=last)
+    events = -(-len(checked) // limits.RESULTS_PER_EVENT_MAX)
+    if event_id is not None and events > 1:
+        raise InvalidInput("event_id", f"is one id, and the results make {events} events; send fewer at once.")
+    return checked
+
+
+def log_chunks(lines: Sequence[str]) -> list[list[str]]:
+    """Check lines of output, make each storable, and cut them to events; see `Ledger.append_log`."""
+    if isinstance(lines, str | bytes) or not isinstance(lines, Sequence):
+        raise InvalidInput("lines", f"is {type(lines).__name__}; a list of lines is needed.")
+    for index, line in enumerate(lines):
+        if not isinstance(line, str):
+            raise InvalidInput(f"lines[{index}]", f"is {type(line).__name__}; text is needed.")
+    return list(_chunks([cut(clean(line), chars_max=limits.LOG_LINE_CHARS_MAX) for line in lines]))
 
 
 def _chunks(lines: list[str]) -> Iterator[list[str]]:

@@ -266,13 +266,22 @@ class OutcomeUnknown(LedgerError):
     Attributes:
         event_ids: The events in question.
         request: What was sent; `Ledger.resolve(error)` sends it again, which finds the events or appends them once.
+            None where a server was asked, whose answer was lost.
     """
 
     def __init__(self, *, event_ids: Sequence[str], request: object) -> None:
-        super().__init__(
-            f"the connection was lost during the commit of {len(event_ids)} event(s), first {event_ids[0]}: they may"
-            " be in the log or not. Call resolve() with this error, or send the same events again; nothing doubles."
-        )
+        if request is None:
+            message = (
+                "the answer was lost: what was asked for may be in the log or not. Read the run before you ask again,"
+                " since asking twice could write it twice."
+            )
+        else:
+            message = (
+                f"the connection was lost during the commit of {len(event_ids)} event(s), first {event_ids[0]}: they"
+                " may be in the log or not. Call resolve() with this error, or send the same events again; nothing"
+                " doubles."
+            )
+        super().__init__(message)
         self.event_ids = tuple(event_ids)
         self.request = request
 

@@ -59,7 +59,7 @@ LEASE_S: Final = 60.0
 LEASE_S_MIN: Final = 0.1
 """The shortest lease: a heartbeat has to come through in time."""
 LEASES_PER_HEARTBEAT_MAX: Final = 10_000
-"""Leases that one heartbeat renews."""
+"""Leases that one heartbeat renews, or one look looks after."""
 FINALIZATION_GRACE_S: Final = 60
 """How long somebody who executes a run without a lease has, after its last shard, to finish it before others may."""
 STUCK_S: Final = 600.0

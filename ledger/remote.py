@@ -3,9 +3,10 @@
     with ledger.open("https://runs.example.org", token="rf_…") as log:
         log.enqueue("test", project="web")
 
-What is asked again after a lost connection is safe to be: every append that counts carries an event id of this
-client's making, a run its id, and the rules take a repeated command for what it is. Log lines have no such id; a lost
-answer to them is `OutcomeUnknown`, and they are not sent twice.
+What is asked again after a lost answer is safe to be: every append that counts carries an event id of this client's
+making, a run its id, and the rules take a repeated command for what it is. Log lines have no such id; a lost answer to
+them is `OutcomeUnknown`, and they are not sent twice. An answer is lost with the connection, and when the server says
+that it does not know itself what became of a commit.
 
 Differs from a ledger on a database: `append` and `resolve` are not there, since the server keeps the rules; states are
 folded here, from the run's history, by the same rules.
@@ -13,6 +14,7 @@ folded here, from the run's history, by the same rules.
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from time import sleep
@@ -25,7 +27,17 @@ import urllib3
 
 import ledger.errors as errors
 from ledger import limits
-from ledger.api import Ledger, Outcome, RunHandle, ShardOutcome
+from ledger.api import (
+    Ledger,
+    Outcome,
+    RunHandle,
+    ShardOutcome,
+    annotation,
+    check_leases,
+    check_on_active,
+    log_chunks,
+    results_to_append,
+)
 from ledger.clock import monotonic, utc_now
 from ledger.consumer import check_name
 from ledger.conversion import converter
@@ -42,7 +54,8 @@ from ledger.errors import (
     StoreUnavailable,
 )
 from ledger.events import EventId, RecordedEvent, RunId
-from ledger.ids import new_event_ids, new_run_id
+from ledger.ids import new_event_ids
+from ledger.interop import display_strings
 from ledger.interop.cloudevents import event_of_cloud, payload_of
 from ledger.queue import Heartbeat, Swept
 from ledger.remote_consumer import RemoteConsumer
@@ -50,7 +63,16 @@ from ledger.run.codec import NO_CONTEXT, Context, RecordedRunEvent, timestamp
 from ledger.run.events import Enqueued
 from ledger.run.leases import Lease
 from ledger.run.state import RunState, fold, initial
-from ledger.run.values import JsonObject, check_integer, check_time, check_uuid
+from ledger.run.values import (
+    JsonObject,
+    check_integer,
+    check_names,
+    check_optional_text,
+    check_results,
+    check_text,
+    check_time,
+    check_uuid,
+)
 from ledger.store import Appended
 from ledger.tasks import Task
 
@@ -66,12 +88,38 @@ _PAGE_EVENTS: Final = 1_000
 _PAGE_TASKS: Final = 1_000
 _CONNECTIONS_MAX: Final = 32
 _BUSY: Final = (429, 503)
+_SHOWN_BYTES: Final = 64 * 1024
+"""Of what answered instead of a stream."""
 
 _decode: Final = msgspec.json.Decoder().decode
-_as_lease: Final = converter(Lease)
 _as_heartbeat: Final = converter(Heartbeat)
 _as_swept: Final = converter(Swept)
 _as_task: Final = converter(Task)
+
+
+class RemoteLease(Lease, frozen=True, kw_only=True):
+    """A lease, and the word that says it to the server. The word lives as long as whoever holds the lease."""
+
+    word: str
+
+
+_as_lease: Final = converter(RemoteLease)
+
+
+class _LostOrBusy(Exception):
+    """What a request that may be sent again came to.
+
+    Attributes:
+        error: What to tell when it is not sent again.
+        is_lost: Whether it may have been done.
+        wait_s: How long the server asks to wait; 0 when it does not say.
+    """
+
+    def __init__(self, error: LedgerError, *, is_lost: bool, wait_s: float = 0.0) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.is_lost = is_lost
+        self.wait_s = wait_s
 
 
 class RemoteLedger(Ledger):
@@ -88,11 +136,11 @@ class RemoteLedger(Ledger):
         self._token = token or os.environ.get(TOKEN_VARIABLE)
         self._context = context
         self._clock = utc_now
+        self._kinds = {}
         self._lease: Lease | None = None
         self._expected_version: int | None = None
-        self._lease_words: dict[tuple[str, int | None, int], str] = {}
         self._http = urllib3.PoolManager(maxsize=_CONNECTIONS_MAX, retries=False, timeout=_TIMEOUT)
-        self._streams: set[RemoteSubscription] = set()
+        self._streams: weakref.WeakSet[RemoteSubscription] = weakref.WeakSet()
 
     @property
     def store(self) -> Never:  # type: ignore[override]
@@ -106,26 +154,6 @@ class RemoteLedger(Ledger):
         for stream in list(self._streams):
             stream.close()
         self._http.clear()
-
-    def bind(
-        self,
-        *,
-        actor: str | None = None,
-        correlation_id: str | None = None,
-        causation_id: str | None = None,
-        traceparent: str | None = None,
-    ) -> "RemoteLedger":
-        context = Context(
-            actor=actor or self._context.actor,
-            correlation_id=correlation_id or self._context.correlation_id,
-            causation_id=causation_id or self._context.causation_id,
-            traceparent=traceparent or self._context.traceparent,
-        )
-        bound = RemoteLedger(self.url, token=self._token, context=context)
-        bound._lease, bound._lease_words = self._lease, self._lease_words
-        bound._expected_version = self._expected_version
-        bound._http, bound._streams = self._http, self._streams
-        return bound
 
     # --- asking for a run -----------------------------------------------------------------------------------
 
@@ -151,12 +179,30 @@ class RemoteLedger(Ledger):
         worker: str | None = None,
         run_id: str | None = None,
     ) -> RunHandle:
-        made_id = run_id or new_run_id()
+        check_on_active(on_active)
+        made_id, event = self._asked(  # what is wrong is told here as on a database
+            kind,
+            run_id,
+            project=project,
+            input=input,
+            labels=labels,
+            shard_count=shard_count,
+            total=total,
+            priority=priority,
+            not_before=not_before,
+            attempts_max=attempts_max,
+            idempotency_key=idempotency_key,
+            exclusive_key=exclusive_key,
+            parent_run_id=parent_run_id,
+            retry_of=retry_of,
+            plan=plan,
+            callback_url=callback_url,
+        )
         body = {
             "kind": kind,
             "project": project,
-            "input": dict(input or {}),
-            "labels": dict(labels or {}),
+            "input": event.input,
+            "labels": event.labels,
             "shard_count": shard_count,
             "total": total,
             "priority": priority,
@@ -166,16 +212,17 @@ class RemoteLedger(Ledger):
             "on_active": on_active,
             "parent_run_id": parent_run_id,
             "retry_of": retry_of,
-            "plan": [list(ids) for ids in plan],
+            "plan": event.plan,
             "callback_url": callback_url,
-            "worker": worker,
+            "worker": check_optional_text(worker, field="worker", chars_max=limits.NAME_CHARS_MAX),
             # with a key, the key finds the run again; without one, the id does
             "run_id": made_id if idempotency_key is None or run_id is not None else None,
         }
-        headers = {} if idempotency_key is None else {"Idempotency-Key": _quoted(idempotency_key)}
         asked_before: list[bool] = []
         try:
-            answer = self._send("POST", "/v1/runs", body=body, headers=headers, asked_before=asked_before)
+            answer = self._send(
+                "POST", "/v1/runs", body=body, headers=_key_header(idempotency_key), asked_before=asked_before
+            )
         except LedgerError as error:
             if getattr(error, "code", None) == "run-id-taken" and asked_before and run_id is None:
                 return RunHandle(RunId(made_id))  # our own first try had come through
@@ -203,12 +250,13 @@ class RemoteLedger(Ledger):
         on_active: Literal["reject", "return", "supersede"] = "reject",
     ) -> RunHandle:
         """Ask for a finished run once more; see `Ledger.retry`. Without a key a lost answer is `OutcomeUnknown`."""
+        check_on_active(on_active)
         run = check_uuid(run_id, field="run_id")
         answer = self._send(
             "POST",
             f"/v1/runs/{run}:retry",
             body={"shard": shard, "on_active": on_active},
-            headers={} if idempotency_key is None else {"Idempotency-Key": _quoted(idempotency_key)},
+            headers=_key_header(idempotency_key),
             repeats=idempotency_key is not None,
         )
         return RunHandle(RunId(answer["run_id"]), answer["is_new"])
@@ -302,7 +350,7 @@ class RemoteLedger(Ledger):
         body = {
             "reason": reason,
             "mode": mode,
-            "skipped": list(skipped),
+            "skipped": check_results(skipped) if skipped else [],
             "finished_at": finished_at,
             "duration_ms": duration_ms,
         }
@@ -330,10 +378,11 @@ class RemoteLedger(Ledger):
         event_id: str | None = None,
     ) -> int:
         """Append results; see `Ledger.append_results`. More than one event holds are sent one event after the other."""
+        checked = results_to_append(results, first_sequence=first_sequence, event_id=event_id)
         size, appended = limits.RESULTS_PER_EVENT_MAX, 0
-        for start in range(0, len(results), size):
+        for start in range(0, len(checked), size):
             body = {
-                "results": list(results[start : start + size]),
+                "results": checked[start : start + size],
                 "shard": shard,
                 "shard_attempt": shard_attempt,
                 "first_sequence": None if first_sequence is None else first_sequence + start,
@@ -361,12 +410,11 @@ class RemoteLedger(Ledger):
         level: str | None = None,
         shard: int | None = None,
     ) -> int:
-        appended = 0
-        for start in range(0, len(lines), limits.LOG_LINES_PER_EVENT_MAX):
-            part = list(lines[start : start + limits.LOG_LINES_PER_EVENT_MAX])
-            body = {"lines": part, "source": source, "level": level, "shard": shard}
-            appended += self._post(run_id, "/logs", body, repeats=False)["appended"]
-        return appended
+        """Append lines; see `Ledger.append_log`. A request is an event: what is refused for now was not written."""
+        for chunk in log_chunks(lines):
+            body = {"lines": chunk, "source": source, "level": level, "shard": shard}
+            self._post(run_id, "/logs", body, repeats=False)
+        return len(lines)
 
     def record_artifact(
         self,
@@ -390,7 +438,8 @@ class RemoteLedger(Ledger):
     def annotate(
         self, run_id: str, *, note: str | None = None, labels: Mapping[str, str | None] | None = None
     ) -> RecordedRunEvent:
-        body = {"note": note, "labels": dict(labels or {})}
+        noted = annotation(note=note, labels=labels)
+        body = {"note": noted.note, "labels": noted.labels}
         return _event(self._post(run_id, "/notes", body, repeats=False)["event"])
 
     # --- shards ---------------------------------------------------------------------------------------------
@@ -425,24 +474,27 @@ class RemoteLedger(Ledger):
         lease_s: float = limits.LEASE_S,
     ) -> list[Lease]:
         """Take what may be done now; see `Ledger.claim`. A claim whose answer is lost runs out by itself."""
-        body = {"worker": worker, "kinds": None if kinds is None else list(kinds), "limit": limit, "lease_s": lease_s}
+        body = {
+            "worker": worker,
+            "kinds": None if kinds is None else check_names(kinds, field="kinds"),
+            "limit": limit,
+            "lease_s": lease_s,
+        }
         answer = self._send("POST", "/v1/runs:claim", body=body, repeats=False)
-        leases = []
-        for given in answer["leases"]:
-            word = given.pop("lease")
-            lease = _as_lease(given)
-            self._lease_words[lease.run_id, lease.shard, lease.token] = word
-            leases.append(lease)
-        return leases
+        return [_as_lease({**given, "word": given["lease"]}) for given in answer["leases"]]
 
     def heartbeat(self, leases: Sequence[Lease], *, lease_s: float = limits.LEASE_S) -> list[Heartbeat]:
-        words = [self._word(lease) for lease in leases]
-        answer = self._send("POST", "/v1/runs:heartbeat", body={"leases": words, "lease_s": lease_s})
-        return list(map(_as_heartbeat, answer["heartbeats"]))
+        return self._ask_after(leases, "/v1/runs:heartbeat", lease_s=lease_s)
 
     def look(self, leases: Sequence[Lease]) -> list[Heartbeat]:
-        """Ask after leases; over HTTP that also renews them."""
-        return self.heartbeat(leases) if leases else []
+        return self._ask_after(leases, "/v1/runs:look")
+
+    def _ask_after(self, leases: Sequence[Lease], path: str, **more: float) -> list[Heartbeat]:
+        check_leases(leases)
+        if not leases:
+            return []
+        answer = self._send("POST", path, body={"leases": list(map(_word, leases)), **more})
+        return list(map(_as_heartbeat, answer["heartbeats"]))
 
     def hold(self, run_id: str, *, lease_s: float = limits.LEASE_S) -> Never:
         self._not_here("hold")
@@ -483,11 +535,6 @@ class RemoteLedger(Ledger):
     def hand_back(self, lease: Lease, *, reason: str) -> Outcome:
         return self.under(lease)._command(lease.run_id, "hand-back", {"reason": reason})
 
-    def under(self, lease: Lease) -> "RemoteLedger":
-        bound = self.bind()
-        bound._lease = lease
-        return bound
-
     def sweep(self, *, limit: int = limits.TASKS_PER_CLAIM_MAX) -> list[Swept]:
         answer = self._send("POST", "/v1/runs:sweep", body={"limit": limit}, repeats=False)
         return list(map(_as_swept, answer["swept"]))
@@ -502,7 +549,7 @@ class RemoteLedger(Ledger):
     ) -> Sequence[Task]:
         query = {
             "run_id": run_id,
-            "kind": list(kinds or ()),
+            "kind": check_names(kinds or (), field="kinds"),
             "after": None if after is None else f"{after[0]}/{after[1]}",
             "limit": min(limit, _PAGE_TASKS),
         }
@@ -544,8 +591,9 @@ class RemoteLedger(Ledger):
         self, *, after: int = 0, types: Sequence[str] | None = None, page_size: int = limits.PAGE_EVENTS
     ) -> Iterator[RecordedRunEvent]:
         position, more = check_integer(after, field="after", at_least=0), True
+        wanted = check_names(types or (), field="types")
         while more:
-            query = {"after": position, "limit": min(page_size, _PAGE_EVENTS), "type": list(types or ())}
+            query = {"after": position, "limit": min(page_size, _PAGE_EVENTS), "type": wanted}
             page = self._send("GET", "/v1/events", query=query)
             for given in page["events"]:
                 yield _event(given)
@@ -597,9 +645,15 @@ class RemoteLedger(Ledger):
         return state
 
     def input_of(self, run_id: str) -> JsonObject | None:
-        """Give what a run was asked to do; None when it was erased."""
-        first = next(self.read(run_id, up_to=1)).data
-        return first.input if isinstance(first, Enqueued) else None
+        """Give what a run was asked to do; None when it was erased.
+
+        Raises:
+            RunNotFound: when there is no such run.
+        """
+        first = next(self.read(run_id, up_to=1), None)
+        if first is None:
+            raise RunNotFound(run_id)
+        return first.data.input if isinstance(first.data, Enqueued) else None
 
     def ask(self, path: str, query: Mapping[str, Any]) -> Any:
         """Read something else that the server answers, as JSON; for the read models."""
@@ -642,39 +696,51 @@ class RemoteLedger(Ledger):
 
         Raises:
             OutcomeUnknown: when the answer was lost and it must not be sent twice.
-            StoreUnavailable: when the server stayed out of reach.
+            StoreUnavailable: when the server stayed out of reach, or what answers is none.
             LedgerError: what the server answered.
         """
         content = None if body is None else _encoded(body, keeps_null=keeps_null)
+        url, all_headers = self._url(path, query), self._headers(headers or {}, content)
         give_up_at, pause_s = monotonic() + TRY_S, _PAUSE_S
         while True:
             try:
-                response = self._http.request(
-                    method, self._url(path, query), body=content, headers=self._headers(headers or {}, content)
-                )
-            except urllib3.exceptions.NewConnectionError as exc:
-                self._wait_or_raise(give_up_at, pause_s, exc)
-            except urllib3.exceptions.HTTPError as exc:
-                if not repeats:
-                    raise OutcomeUnknown(event_ids=[], request=None) from exc
-                if asked_before is not None:
+                return self._send_once(method, url, content, all_headers)
+            except _LostOrBusy as again:
+                if again.is_lost and not repeats:
+                    ids = getattr(again.error, "event_ids", ())
+                    raise OutcomeUnknown(event_ids=ids, request=None) from again.error
+                if again.is_lost and asked_before is not None:
                     asked_before.append(True)
-                self._wait_or_raise(give_up_at, pause_s, exc)
-            else:
-                if response.status < 400:
-                    return _decode(response.data) if response.data else None
-                if response.status not in _BUSY or monotonic() >= give_up_at:
-                    raise error_of(response.status, response.data, url=self.url)
-                asked = response.headers.get("Retry-After", "")
-                sleep(min(_PAUSE_MAX_S, float(asked) if asked.isdigit() else pause_s))
+                if monotonic() >= give_up_at:
+                    raise again.error from again.__cause__
+                sleep(min(_PAUSE_MAX_S, again.wait_s or pause_s))
             pause_s = min(_PAUSE_MAX_S, pause_s * 2)
 
-    def _wait_or_raise(self, give_up_at: float, pause_s: float, cause: Exception) -> None:
-        if monotonic() >= give_up_at:
-            raise StoreUnavailable(
-                f"{self.url} cannot be reached: {cause}. Check the URL, and that `runfold serve` runs there."
-            ) from cause
-        sleep(pause_s)
+    def _send_once(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> Any:
+        try:
+            response = self._http.request(method, url, body=content, headers=headers)
+        except urllib3.exceptions.HTTPError as exc:
+            never_came = isinstance(exc, urllib3.exceptions.NewConnectionError)
+            raise _LostOrBusy(self._out_of_reach(exc), is_lost=not never_came) from exc
+        if 200 <= response.status < 300:
+            return self._read(response)
+        error = error_of(response.status, response.data, url=self.url)
+        is_lost = isinstance(error, OutcomeUnknown)  # the server does not know it either
+        if not is_lost and response.status not in _BUSY:
+            raise error
+        asked = response.headers.get("Retry-After", "")
+        raise _LostOrBusy(error, is_lost=is_lost, wait_s=float(asked) if asked.isdigit() else 0.0)
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> Any:
+        try:
+            return _decode(response.data) if response.data else None
+        except msgspec.DecodeError as exc:
+            raise error_of(response.status, response.data, url=self.url) from exc
+
+    def _out_of_reach(self, cause: Exception) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"{self.url} cannot be reached: {cause}. Check the URL, and that `runfold serve` runs there."
+        )
 
     def _url(self, path: str, query: Mapping[str, Any] | None) -> str:
         pairs = [
@@ -689,19 +755,13 @@ class RemoteLedger(Ledger):
         told = {
             "Authorization": None if self._token is None else f"Bearer {self._token}",
             "Content-Type": None if content is None else "application/json",
-            "Runfold-Lease": None if self._lease is None else self._word(self._lease),
+            "Runfold-Lease": None if self._lease is None else _word(self._lease),
             "Runfold-Actor": None if self._context.actor is None else quote(self._context.actor, safe=" @:/+"),
-            "X-Correlation-Id": self._context.correlation_id,
-            "X-Causation-Id": self._context.causation_id,
+            "X-Correlation-Id": _header(self._context.correlation_id),
+            "X-Causation-Id": _header(self._context.causation_id),
             "traceparent": self._context.traceparent,
         }
         return {**{name: value for name, value in told.items() if value is not None}, **more}
-
-    def _word(self, lease: Lease) -> str:
-        try:
-            return self._lease_words[lease.run_id, lease.shard, lease.token]
-        except KeyError:
-            raise InvalidInput("lease", "was not claimed through this ledger.") from None
 
     def _not_here(self, name: str) -> NoReturn:
         raise StoreUnavailable(
@@ -719,7 +779,7 @@ class RemoteSubscription:
     def __init__(self, log: RemoteLedger, *, after: int, types: Sequence[str] | None, run_id: str | None) -> None:
         self.position = check_integer(after, field="after", at_least=0)
         self._log = log
-        self._types = list(types or ())
+        self._types = check_names(types or (), field="types")
         self._run_id = None if run_id is None else check_uuid(run_id, field="run_id")
         self._closed = threading.Event()
         self._response: urllib3.BaseHTTPResponse | None = None
@@ -756,6 +816,9 @@ class RemoteSubscription:
                     yield event
                     if self._closed.is_set():
                         return
+            except LedgerError:  # what it says will be so again
+                self.close()
+                raise
             except (urllib3.exceptions.HTTPError, OSError, ValueError, AttributeError):
                 pass  # cut off, restarted, or closed under us: come back after what was seen
             if self._closed.wait(pause_s):
@@ -776,11 +839,10 @@ class RemoteSubscription:
         if response.status == 204:  # the run has ended, and everything was seen
             self._closed.wait(_PAUSE_MAX_S)
             return
-        if response.status >= 400:
-            problem = error_of(response.status, response.read(), url=self._log.url)
-            if response.status in _BUSY:
-                return
-            raise problem
+        if response.status in _BUSY:
+            return
+        if response.status != 200 or not response.headers.get("Content-Type", "").startswith("text/event-stream"):
+            raise error_of(response.status, response.read(_SHOWN_BYTES), url=self._log.url)
         data: list[str] = []
         kind = ""
         for line in _lines(response):
@@ -811,10 +873,15 @@ def error_of(status: int, data: bytes, *, url: str) -> LedgerError:
         problem = _decode(data)
         code, detail = str(problem["code"]), str(problem["detail"])
     except (msgspec.MsgspecError, KeyError, TypeError):
-        problem, code, detail = {}, "", f"{url} answered with {status}: {data[:200].decode(errors='replace')}"
+        problem, code = {}, ""
+        shown = " ".join(data[:200].decode(errors="replace").split())
+        detail = (
+            f"{url} answered with {status}, and not as `runfold serve` does: {shown!r}. Check the URL, and what stands"
+            " between."
+        )
     kind = getattr(errors, "".join(word.capitalize() for word in code.split("-")), None)
     if not (isinstance(kind, type) and issubclass(kind, LedgerError)):
-        kind = _KINDS.get(status) or (StoreUnavailable if status >= 500 else LedgerError)
+        kind = _KINDS.get(status) or (StoreUnavailable if status < 400 or status >= 500 else LedgerError)
     error = kind.__new__(kind)
     Exception.__init__(error, detail)
     winner = problem.get("winner")
@@ -851,9 +918,28 @@ def _written(value: Any) -> str:
     return ("true" if value else "false") if isinstance(value, bool) else str(value)
 
 
-def _quoted(key: str) -> str:
-    """Write a key as a string of structured fields (RFC 8941)."""
-    return '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'
+def _header(text: str | None) -> str | None:
+    return text if text is None or display_strings.is_plain(text) else display_strings.write(text)
+
+
+def _key_header(key: str | None) -> dict[str, str]:
+    """Write an idempotency key as a string of structured fields (RFC 9651).
+
+    Raises:
+        InvalidInput: when it is no fit text.
+    """
+    if key is None:
+        return {}
+    check_text(key, field="idempotency_key", chars_max=limits.KEY_CHARS_MAX)
+    if not display_strings.is_plain(key):
+        return {"Idempotency-Key": display_strings.write(key)}
+    return {"Idempotency-Key": '"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"'}
+
+
+def _word(lease: Lease) -> str:
+    if not isinstance(lease, RemoteLease):
+        raise InvalidInput("lease", "was not claimed through a server.")
+    return lease.word
 
 
 def _new_id() -> EventId:

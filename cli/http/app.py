@@ -54,11 +54,13 @@ from cli.http.routes import OPERATIONS, consumer_of, fetched, labels_of, read_le
 from cli.http.stream import Hub, Subscriber
 from cli.http.tokens import TokenTable
 from cli.telemetry.ledger_figures import ledger_families
+from ledger import limits as ledger_limits
 from ledger.api import Ledger
 from ledger.clock import monotonic
 from ledger.errors import InvalidInput
 from ledger.events import RunId
-from ledger.run.values import check_uuid
+from ledger.interop import display_strings
+from ledger.run.values import check_text, check_uuid
 from projections.reader import Runs
 
 if TYPE_CHECKING:
@@ -399,8 +401,8 @@ class Endpoint:
         if operation.is_write:
             log = log.bind(
                 actor=_actor(identity, headers),
-                correlation_id=headers.get("x-correlation-id") or request_id,
-                causation_id=headers.get("x-causation-id"),
+                correlation_id=_text(headers, "x-correlation-id") or request_id,
+                causation_id=_text(headers, "x-causation-id"),
                 traceparent=headers.get("traceparent"),
             )
             log = log if version is None else log.expecting(version)
@@ -629,15 +631,36 @@ def _invalid(error: msgspec.ValidationError) -> InvalidInput:
     return InvalidInput(place.strip(".`") or "request", f"is not as it must be: {why}.")
 
 
-def _idempotency_key(headers: Mapping[str, str]) -> str | None:
-    """Read the `Idempotency-Key`: a structured-field string, or the bare text.
+def _text(headers: Mapping[str, str], name: str) -> str | None:
+    """Read a header that may hold any text: bare, or as a Display String.
 
     Raises:
-        MalformedKey: when it is neither.
+        MalformedRequest: when it begins like a Display String and is none.
+    """
+    given = headers.get(name)
+    if given is None or not given.startswith(display_strings.PREFIX):
+        return given
+    text = display_strings.read(given)
+    if text is None:
+        raise MalformedRequest(f'{name} is no Display String: %"b%c3%bcro" is one (RFC 9651). Nothing was written.')
+    return text
+
+
+def _idempotency_key(headers: Mapping[str, str]) -> str | None:
+    """Read the `Idempotency-Key`: a string of structured fields, the bare text, or a Display String, which may hold
+    any text that the ledger takes for a key.
+
+    Raises:
+        MalformedKey: when it is none of these.
     """
     if "idempotency-key" not in headers:
         return None
     text = headers["idempotency-key"]
+    if text.startswith(display_strings.PREFIX):
+        shown = display_strings.read(text)
+        if shown is None:
+            raise MalformedKey('the Idempotency-Key is no Display String: %"b%c3%bcro-17" is one (RFC 9651).')
+        return check_text(shown, field="Idempotency-Key", chars_max=ledger_limits.KEY_CHARS_MAX)
     if text.startswith('"'):
         inner = text[1:-1]
         if len(text) < 2 or not text.endswith('"') or re.search(r'(?<!\\)(?:\\\\)*(?:"|\\(?![\\"]))', inner):
@@ -645,7 +668,10 @@ def _idempotency_key(headers: Mapping[str, str]) -> str | None:
         else:
             text = re.sub(r'\\([\\"])', r"\1", inner)
     if not _KEY.fullmatch(text):
-        raise MalformedKey('the Idempotency-Key is none: 1 to 255 visible ASCII characters, such as "build-17", are.')
+        raise MalformedKey(
+            'the Idempotency-Key is none: 1 to 255 visible ASCII characters, such as "build-17", are; any other text'
+            " can be sent as a Display String (RFC 9651)."
+        )
     return text
 
 

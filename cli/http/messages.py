@@ -202,6 +202,10 @@ class HeartbeatBody(Message, frozen=True):
     lease_s: LeaseLength = limits.LEASE_S
 
 
+class LookBody(Message, frozen=True):
+    leases: Annotated[list[str], Meta(max_length=limits.LEASES_PER_HEARTBEAT_MAX)]
+
+
 class SucceedBody(Message, frozen=True):
     output_ref: Text | None = None
     exit_code: Delta | None = None

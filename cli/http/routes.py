@@ -30,6 +30,7 @@ from ledger.errors import (
 )
 from ledger.events import RunId
 from ledger.interop.cloudevents import cloud_event
+from ledger.queue import Heartbeat
 from ledger.run.codec import RecordedRunEvent, decode_page
 from ledger.run.events import TERMINAL_EVENTS, ShardResultAppended
 from ledger.run.leases import Lease, Purpose
@@ -442,8 +443,15 @@ def _lease_document(lease: Lease) -> JsonObject:
 
 def heartbeat(call: Call[m.Nothing, m.HeartbeatBody]) -> Reply:
     leases = [read_lease(text) for text in call.body.leases]
-    found = call.log.heartbeat(leases, lease_s=call.body.lease_s)
-    return Reply({"heartbeats": [msgspec.structs.asdict(each) for each in found]})
+    return _heard(call.log.heartbeat(leases, lease_s=call.body.lease_s))
+
+
+def look(call: Call[m.Nothing, m.LookBody]) -> Reply:
+    return _heard(call.log.look([read_lease(text) for text in call.body.leases]))
+
+
+def _heard(heartbeats: Sequence[Heartbeat]) -> Reply:
+    return Reply({"heartbeats": [msgspec.structs.asdict(each) for each in heartbeats]})
 
 
 def succeed(call: Call[m.Nothing, m.SucceedBody]) -> Reply:
@@ -719,6 +727,11 @@ def _operations() -> Iterable[Operation]:
     yield Operation(
         name="heartbeat", method="POST", path="/v1/runs:heartbeat", summary="Keep leases", scope=_WRITE,
         run=heartbeat, body=m.HeartbeatBody, answer=m.HeartbeatsAnswer, needs_every_project=True,
+    )  # fmt: skip
+    yield Operation(
+        name="look", method="POST", path="/v1/runs:look", scope=_WRITE, run=look,
+        summary="Hear whether leased work is still held and wanted; writes nothing",
+        body=m.LookBody, answer=m.HeartbeatsAnswer, needs_every_project=True,
     )  # fmt: skip
     yield _command("succeed", "Report leased work done", succeed, m.SucceedBody,
         takes_version=False, needs_lease=True)  # fmt: skip

@@ -472,10 +472,11 @@ A token needs the scope, and `admin` is every scope. Operations without one are 
 scope, 403 `scope-missing`; about another project, 403 `project-refused`; and a run of another project is 404, exactly
 as one that does not exist.
 
-**`Idempotency-Key`** (a quoted string, or bare): the same key with the same body gives the same run, with 200 and
-`Idempotency-Replayed: true`, for ever. Another body is 422 `idempotency-mismatch`, even when the run was purged; a
-key that is none is 400; while the first request is still being answered, 409 `request-in-flight`. Keys of two
-projects do not meet. Commands with an `event_id` are safe to repeat with the same one.
+**`Idempotency-Key`** (a quoted string, bare, or a Display String of RFC 9651 such as `%"b%c3%bcro"`, which holds any
+text): the same key with the same body gives the same run, with 200 and `Idempotency-Replayed: true`, for ever. Another
+body is 422 `idempotency-mismatch`, even when the run was purged; a key that is none is 400; while the first request is
+still being answered, 409 `request-in-flight`. Keys of two projects do not meet. Commands with an `event_id` are safe to
+repeat with the same one.
 
 **`ETag` and `If-Match`**: a run's ETag is its version. With `If-Match` a command is decided at that version or
 refused with 412; what commutes (results, logs, notes …) takes none. `If-None-Match` on a run gives 304.
@@ -490,8 +491,8 @@ page. History, results, logs and events give `next_after` and `more`; `limit` co
 `Last-Event-ID`, or `?after=`. A silent stream sends a comment every 15 s.
 
 **`X-Request-Id`** comes back, or is made; it is the events' correlation id unless `X-Correlation-Id` is sent.
-`traceparent`, `X-Causation-Id` and `Runfold-Actor` (percent-encoded) go into the events as well. A token's name is
-always in the actor.
+`traceparent`, `X-Causation-Id` and `Runfold-Actor` (percent-encoded) go into the events as well; correlation and
+causation ids may be Display Strings. A token's name is always in the actor.
 
 **Limits**: a body has at most 8 MiB (413, before it is read). A token may ask 1,000 times a second unless the server
 says otherwise (429 with `Retry-After`). 503 with `Retry-After` means that nothing is wrong with the request. After
