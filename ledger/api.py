@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
+from itertools import repeat
 from types import TracebackType
 from typing import Any, Final, Literal, Self
 
@@ -327,17 +328,19 @@ class Ledger:
         """Ask for many runs without keys in one commit; each succeeds or fails for itself.
 
         Args:
-            asked: Of each run, arguments of `enqueue`; without keys, and without a worker that starts it at once.
+            asked: Of each run, arguments of `enqueue`; without keys, and without a worker that starts it at once. Up to
+                `limits.ENQUEUES_MAX` runs.
             by: In whose name each is asked for, as `bind` gives it; None is this ledger's for all.
+
+        Raises:
+            InvalidInput: when there are too many, or not as many names as runs. What is wrong with one run is among
+                what is given back.
         """
         outcomes: dict[int, RunHandle | Exception] = {}
         requests: dict[int, AppendRequest] = {}
-        for index, facts in enumerate(asked):
-            log = self if by is None else by[index]
+        for index, (facts, log) in enumerate(self._asked_by(asked, by)):
             try:
-                made_id, event = log._asked(**{"run_id": None, **_NOTHING_ASKED, **facts})
-                if event.idempotency_key is not None or event.exclusive_key is not None:
-                    raise InvalidInput("asked", f"[{index}] has a key; runs with keys are asked for one by one.")
+                made_id, event = log._asked(**{**_NOTHING_ASKED, **asked_of_many(facts, index=index)})
                 requests[index] = log._request(made_id, [event], NO_RUN)
             except LedgerError as error:
                 outcomes[index] = error
@@ -345,6 +348,19 @@ class Ledger:
         for (index, request), result in zip(requests.items(), appended, strict=True):
             outcomes[index] = RunHandle(request.run_id) if isinstance(result, Appended) else result
         return [outcomes[index] for index in range(len(asked))]
+
+    def _asked_by(
+        self, asked: Sequence[Mapping[str, Any]], by: Sequence["Ledger"] | None
+    ) -> Iterator[tuple[Mapping[str, Any], "Ledger"]]:
+        if isinstance(asked, str | bytes) or not isinstance(asked, Sequence):
+            raise InvalidInput("asked", f"is {type(asked).__name__}; a list of runs to ask for is needed.")
+        if len(asked) > limits.ENQUEUES_MAX:
+            raise InvalidInput(
+                "asked", f"has {len(asked):,} runs; {limits.ENQUEUES_MAX:,} are allowed. Ask for the others next."
+            )
+        if by is not None and len(by) != len(asked):
+            raise InvalidInput("by", f"has {len(by):,} names for {len(asked):,} run(s); one each is needed.")
+        return zip(asked, repeat(self) if by is None else by, strict=False)
 
     def _asked(self, kind: str, run_id: str | None, **facts: Any) -> tuple[RunId, Enqueued]:
         """Decide on the first event of a run, and on its id."""
@@ -1629,7 +1645,30 @@ def check_on_active(on_active: str) -> None:
         raise InvalidInput("on_active", f"is {on_active!r}; reject, return or supersede is allowed.")
 
 
+def asked_of_many(facts: Mapping[str, Any], *, index: int) -> JsonObject:
+    """Check what is asked for as one of many: which arguments of `enqueue` there are, not their values.
+
+    Raises:
+        InvalidInput: when it is no mapping, names what `enqueue` does not take, or asks for what takes a run its own
+            turn.
+    """
+    field = f"asked[{index}]"
+    if not isinstance(facts, Mapping):
+        raise InvalidInput(field, f"is {type(facts).__name__}; arguments of `enqueue` by their names are needed.")
+    given = dict(facts)
+    for name in ("idempotency_key", "exclusive_key", "worker"):
+        if given.pop(name, None) is not None:
+            raise InvalidInput(f"{field}.{name}", "is given; ask for a run with keys or a worker by itself.")
+    if "kind" not in given:
+        raise InvalidInput(f"{field}.kind", "is missing.")
+    for name in given:
+        if name != "kind" and name not in _NOTHING_ASKED:
+            raise InvalidInput(f"{field}.{name}", "is nothing that a run among many is asked for with.")
+    return given
+
+
 _NOTHING_ASKED: Final = {
+    "run_id": None,
     "project": None,
     "input": None,
     "labels": None,
@@ -1643,6 +1682,7 @@ _NOTHING_ASKED: Final = {
     "parent_run_id": None,
     "retry_of": None,
     "plan": (),
+    "callback_url": None,
 }
 """What `enqueue` takes when it is told nothing."""
 

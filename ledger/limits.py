@@ -70,6 +70,8 @@ RESULTS_PER_EVENT_MAX: Final = 1_000
 """`append_results` splits a longer list into several events of one append."""
 LOG_LINES_PER_EVENT_MAX: Final = 1_000
 """`append_log` splits more lines into several events."""
+ENQUEUES_MAX: Final = 10_000
+"""Runs that one `enqueue_all` asks for."""
 EVENTS_PER_APPEND_MAX: Final = 10_000
 """Events that are appended all or nothing."""
 RESULT_STATUS_CHARS_MAX: Final = 32

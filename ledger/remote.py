@@ -33,6 +33,7 @@ from ledger.api import (
     RunHandle,
     ShardOutcome,
     annotation,
+    asked_of_many,
     check_leases,
     check_on_active,
     log_chunks,
@@ -232,11 +233,16 @@ class RemoteLedger(Ledger):
     def enqueue_all(
         self, asked: Sequence[Mapping[str, Any]], *, by: Sequence[Ledger] | None = None
     ) -> list[RunHandle | Exception]:
-        """Ask for many runs; see `Ledger.enqueue_all`. Here each is a request of its own."""
+        """Ask for many runs; see `Ledger.enqueue_all`. Here each is a request of its own.
+
+        Once the server stayed out of reach for one, the others are not asked for, and have its error.
+        """
         outcomes: list[RunHandle | Exception] = []
-        for index, facts in enumerate(asked):
+        for index, (facts, log) in enumerate(self._asked_by(asked, by)):
             try:
-                outcomes.append((self if by is None else by[index]).enqueue(**facts))
+                outcomes.append(log.enqueue(**asked_of_many(facts, index=index)))
+            except StoreUnavailable as error:
+                return [*outcomes, *[error] * (len(asked) - index)]
             except LedgerError as error:
                 outcomes.append(error)
         return outcomes

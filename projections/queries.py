@@ -6,7 +6,7 @@ one before (a keyset), so page 1,000 costs what page 1 costs, and rows that come
 
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Literal, NamedTuple, TypedDict
 
@@ -16,13 +16,24 @@ from ledger import limits
 from ledger.errors import InvalidInput
 from ledger.run.codec import encode_json, timestamp
 from ledger.run.state import Run
-from ledger.run.values import Status, Verdict, check_integer, check_labels, check_text, check_time, check_uuid
+from ledger.run.values import (
+    Status,
+    Verdict,
+    check_integer,
+    check_labels,
+    check_optional_text,
+    check_text,
+    check_time,
+    check_uuid,
+)
 from projections.runs import StoredRun, created_text, decode_run, deleted_text
 
 CountedBy = Literal["project", "status"]
 Deleted = Literal["exclude", "only", "include", "purged"]
 _DELETED: Final = ("exclude", "only", "include", "purged")
 
+FOUND_MAX: Final = 10
+"""Run ids that `find` gives at most: enough to name those that a prefix could mean."""
 _TOKEN_CHARS_MAX: Final = 512
 _PREFIX_CHARACTERS: Final = frozenset("0123456789abcdef-")
 
@@ -206,6 +217,13 @@ def matching(wanted: RunFilter, rows: Iterable[StoredRun]) -> list[ListedRun]:
     return sorted(found, key=lambda row: row.key, reverse=True)
 
 
+def finding(prefix: str, rows: Iterable[StoredRun], *, project: str | None) -> list[str]:
+    """Give the ids that begin with a text, in their order; of one project only, where one is given."""
+    return sorted(
+        row.run_id for row in rows if row.run_id.startswith(prefix) and (project is None or row.project == project)
+    )
+
+
 def _bin(run: Run) -> Deleted:
     """Tell which lists a run is in."""
     text = deleted_text(run)
@@ -215,6 +233,26 @@ def _bin(run: Run) -> Deleted:
 def check_limit(limit: int) -> int:
     """Check how many rows a page may have."""
     return check_integer(limit, field="limit", at_least=1, at_most=limits.LIST_ROWS_MAX)
+
+
+def check_projects(project_ids: Sequence[str]) -> list[str]:
+    """Check the projects whose runs are counted at once.
+
+    Raises:
+        InvalidInput: when they are no list of names, or too many.
+    """
+    if isinstance(project_ids, str) or not isinstance(project_ids, Sequence):
+        raise InvalidInput("project_ids", f"is {type(project_ids).__name__}; a list of projects is needed.")
+    if len(project_ids) > limits.LIST_ROWS_MAX:
+        raise InvalidInput("project_ids", f"has {len(project_ids):,} projects; {limits.LIST_ROWS_MAX:,} are allowed.")
+    return [check_text(name, field="project_ids", chars_max=limits.NAME_CHARS_MAX) for name in project_ids]
+
+
+def check_find(prefix: str, *, limit: int, project: str | None) -> None:
+    """Check what run ids are found by; see `check_prefix`."""
+    check_prefix(prefix)
+    check_integer(limit, field="limit", at_least=1, at_most=FOUND_MAX)
+    check_optional_text(project, field="project", chars_max=limits.NAME_CHARS_MAX)
 
 
 def check_prefix(prefix: str) -> str:

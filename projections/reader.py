@@ -13,23 +13,24 @@ from itertools import islice
 from time import monotonic
 from typing import Final, TypeVar, Unpack
 
-from ledger import limits
 from ledger.api import Ledger
-from ledger.errors import InvalidInput, NotPermitted, RunNotFound, StoreReadOnly
+from ledger.errors import NotPermitted, RunNotFound, StoreReadOnly
 from ledger.events import RunId
 from ledger.run.state import Run, RunState, apply_all, as_run, initial
-from ledger.run.values import Status, check_integer, check_text, check_uuid
+from ledger.run.values import Status, check_uuid
 from projections.decoding import as_recorded, read_events
 from projections.projector import PAGE_EVENTS, fold_aside, fresh
 from projections.queries import (
+    FOUND_MAX,
     CountedBy,
     ListedRun,
     PageKey,
     RunFilter,
     RunFilters,
     RunPage,
+    check_find,
     check_limit,
-    check_prefix,
+    check_projects,
     lasting,
     matches,
     page_key,
@@ -44,8 +45,6 @@ from projections.unwritten import UnwrittenRuns
 _T = TypeVar("_T")
 _Text = TypeVar("_Text", bound=str)
 
-FOUND_MAX: Final = 10
-"""Run ids that `find` gives at most: enough to name those that a prefix could mean."""
 _REFUSED_S: Final = 5.0
 """How long a connection that was refused a write does not try one again."""
 _AS_OF_ROWS: Final = 200
@@ -126,14 +125,7 @@ class Runs:
         Returns:
             How many each has, 0 included.
         """
-        if isinstance(project_ids, str) or not isinstance(project_ids, Sequence):
-            raise InvalidInput("project_ids", f"is {type(project_ids).__name__}; a list of projects is needed.")
-        if len(project_ids) > limits.LIST_ROWS_MAX:
-            raise InvalidInput(
-                "project_ids", f"has {len(project_ids):,} projects; {limits.LIST_ROWS_MAX:,} are allowed."
-            )
-        wanted = run_filter(**filters)
-        names = [check_text(name, field="project_ids", chars_max=limits.NAME_CHARS_MAX) for name in project_ids]
+        wanted, names = run_filter(**filters), check_projects(project_ids)
         return self._count_by("project", names, wanted)
 
     def count_by_status(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
@@ -150,12 +142,13 @@ class Runs:
         counts = self._fresh(lambda tables, generation: tables.count_by_kind(generation, without=()))
         return {(kind, Status(status)): count for (kind, status), count in counts.items()}
 
-    def find(self, prefix: str, *, limit: int = FOUND_MAX) -> Sequence[str]:
+    def find(self, prefix: str, *, limit: int = FOUND_MAX, project: str | None = None) -> Sequence[str]:
         """Find run ids by how they begin; deleted runs are found as well.
 
         Args:
             prefix: The first characters, 1 to 36.
             limit: How many to give at most; 2 tell whether a prefix is unique.
+            project: Only runs of this project; None is any run.
 
         Returns:
             The first ids in their order.
@@ -163,9 +156,8 @@ class Runs:
         Raises:
             InvalidInput: when no run id can begin like that.
         """
-        check_prefix(prefix)
-        check_integer(limit, field="limit", at_least=1, at_most=FOUND_MAX)
-        return self._fresh(lambda tables, generation: tables.find(generation, prefix, limit=limit))
+        check_find(prefix, limit=limit, project=project)
+        return self._fresh(lambda tables, generation: tables.find(generation, prefix, project=project, limit=limit))
 
     def latest(self, **filters: Unpack[RunFilters]) -> Run | None:
         """Give the newest run, or None when there is none; see `list` for filters and errors."""

@@ -7,12 +7,12 @@ from typing import Any, Unpack
 from ledger.conversion import converter
 from ledger.remote import RemoteLedger
 from ledger.run.state import Run, RunState
-from ledger.run.values import Status, check_integer
-from projections.queries import RunFilters, RunPage, check_limit, check_prefix, run_filter
+from ledger.run.values import Status
+from projections.queries import FOUND_MAX, RunFilters, RunPage, check_find, check_limit, check_projects, run_filter
 
 _ROWS_MAX = 100
-_as_run = converter(Run)
 """What the server gives at once."""
+_as_run = converter(Run)
 
 
 class RemoteRuns:
@@ -44,22 +44,27 @@ class RemoteRuns:
 
     def count_by_status(self, **filters: Unpack[RunFilters]) -> dict[Status, int]:
         query = _query(filters)
-        return {status: self._count({**query, "status": [status.value]}) for status in Status}
+        wanted = run_filter(**filters).status or Status
+        return {status: self._count({**query, "status": [status.value]}) for status in wanted}
+
+    def count_by_kind(self) -> dict[tuple[str, Status], int]:
+        counted = self._remote.ask("/v1/runs:count-by-kind", {})["counts"]
+        return {(each["kind"], Status(each["status"])): each["count"] for each in counted}
 
     def count_by_project(self, project_ids: Sequence[str], **filters: Unpack[RunFilters]) -> dict[str, int]:
-        query = _query(filters)
-        return {project: self._count({**query, "project": project}) for project in dict.fromkeys(project_ids)}
+        query, names = _query(filters), check_projects(project_ids)
+        return {project: self._count({**query, "project": project}) for project in dict.fromkeys(names)}
 
     def _count(self, query: dict[str, Any]) -> int:
         count: int = self._remote.ask("/v1/runs:count", query)["count"]
         return count
 
-    def find(self, prefix: str, *, limit: int = 100) -> Sequence[str]:
-        """Find run ids by how they begin, among the newest: the server has no index of them to ask."""
-        check_prefix(prefix)
-        check_integer(limit, field="limit", at_least=1, at_most=1_000)
-        found = [run.run_id for run in self.list(limit=1_000, deleted="include").runs if run.run_id.startswith(prefix)]
-        return sorted(found)[:limit]
+    def find(self, prefix: str, *, limit: int = FOUND_MAX, project: str | None = None) -> Sequence[str]:
+        check_find(prefix, limit=limit, project=project)
+        found: Sequence[str] = self._remote.ask(
+            "/v1/runs:find", {"prefix": prefix, "limit": limit, "project": project}
+        )["run_ids"]
+        return found
 
     def latest(self, **filters: Unpack[RunFilters]) -> Run | None:
         found = self.list(limit=1, **filters).runs

@@ -111,8 +111,8 @@ class RunQuestions(Protocol):
     def count_by_kind(self, generation: int, *, without: Sequence[str]) -> Mapping[tuple[str, str], int] | None:
         """Count the rows that are not in the bin, nor of these runs, by kind and status, without going through all."""
 
-    def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
-        """Give the first run ids that begin with a text, in their order."""
+    def find(self, generation: int, prefix: str, *, project: str | None, limit: int) -> Sequence[str] | None:
+        """Give the first run ids that begin with a text, in their order; of one project only, where one is given."""
 
 
 class RunTables(RunQuestions, Tables[RunRow, StoredRun], Protocol):

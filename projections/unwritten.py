@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, matching
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, finding, matching
 from projections.runs import StoredRun
 from projections.tables import RunQuestions
 
@@ -58,11 +58,11 @@ class UnwrittenRuns:
         others = [row for row in self._rows.values() if row.deleted_at is None and row.run_id not in without]
         return Counter(stored) + Counter((row.kind, row.status) for row in others)
 
-    def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
-        stored = self._stored.find(generation, prefix, limit=limit)
+    def find(self, generation: int, prefix: str, *, project: str | None, limit: int) -> Sequence[str] | None:
+        stored = self._stored.find(generation, prefix, project=project, limit=limit)
         if stored is None:
             return None
-        return sorted({*stored, *(run_id for run_id in self._rows if run_id.startswith(prefix))})[:limit]
+        return sorted({*stored, *finding(prefix, self._rows.values(), project=project)})[:limit]
 
     def _others(self, wanted: RunFilter) -> RunFilter:
         return msgspec.structs.replace(wanted, without=tuple(self._rows))

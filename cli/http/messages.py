@@ -16,6 +16,7 @@ from ledger import limits
 from ledger.run.codec import RecordedRunEvent
 from ledger.run.state import Run
 from ledger.run.values import GateOutcome, JsonObject, Moment, Policy, Status, Verdict
+from projections.queries import FOUND_MAX
 from projections.results import Result, TestSummary
 
 Name = Annotated[str, Meta(min_length=1, max_length=limits.NAME_CHARS_MAX)]
@@ -289,6 +290,14 @@ class ListQuery(CountQuery, frozen=True):
     page_token: Annotated[str, Meta(max_length=512)] | None = None
 
 
+class FindQuery(Message, frozen=True):
+    """`prefix` is how the run ids begin."""
+
+    prefix: Annotated[str, Meta(pattern="^[0-9a-f-]{1,36}$")]
+    limit: Annotated[int, Meta(ge=1, le=FOUND_MAX)] = FOUND_MAX
+    project: Name | None = None
+
+
 class RunQuery(Message, frozen=True):
     """As of when; now unless one of them is given."""
 
@@ -485,6 +494,22 @@ RunsAnswer = msgspec.defstruct("RunsAnswer", [("runs", list[RunAnswer]), ("next_
 
 class CountAnswer(msgspec.Struct, frozen=True):
     count: int
+
+
+class KindCountEntry(msgspec.Struct, frozen=True):
+    kind: str
+    status: Status
+    count: int
+
+
+class KindCountsAnswer(msgspec.Struct, frozen=True):
+    counts: list[KindCountEntry]
+
+
+class FoundAnswer(msgspec.Struct, frozen=True):
+    """In their order."""
+
+    run_ids: list[str]
 
 
 class EventsAnswer(msgspec.Struct, frozen=True):

@@ -146,6 +146,17 @@ def count_runs(call: Call[m.CountQuery, m.Nothing]) -> Reply:
     return Reply({"count": call.runs.count(**_filters(call.identity, call.query))})
 
 
+def count_by_kind(call: Call[m.Nothing, m.Nothing]) -> Reply:
+    counted = call.runs.count_by_kind().items()
+    return Reply({"counts": [{"kind": kind, "status": status, "count": count} for (kind, status), count in counted]})
+
+
+def find_runs(call: Call[m.FindQuery, m.Nothing]) -> Reply:
+    query = call.query
+    project = call.identity.chosen_project(query.project)
+    return Reply({"run_ids": call.runs.find(query.prefix, limit=query.limit, project=project)})
+
+
 def _filters(identity: Identity, query: m.CountQuery) -> RunFilters:
     return RunFilters(
         project=identity.chosen_project(query.project),
@@ -654,6 +665,10 @@ def _operations() -> Iterable[Operation]:
         query=m.RunQuery, answer=m.DetailAnswer, statuses=(200, 304))  # fmt: skip
     yield _read("list_runs", "/v1/runs", "Runs, newest first", list_runs, query=m.ListQuery, answer=m.RunsAnswer)
     yield _read("count_runs", "/v1/runs:count", "How many runs", count_runs, query=m.CountQuery, answer=m.CountAnswer)
+    yield _read("count_by_kind", "/v1/runs:count-by-kind", "How many runs of each kind and status", count_by_kind,
+        answer=m.KindCountsAnswer, needs_every_project=True)  # fmt: skip
+    yield _read("find_runs", "/v1/runs:find", "Run ids by how they begin", find_runs,
+        query=m.FindQuery, answer=m.FoundAnswer)  # fmt: skip
     yield _read("history", "/v1/runs/{run_id}/events", "The events of a run", history,
         query=m.HistoryQuery, answer=m.EventsAnswer)  # fmt: skip
     yield _read("results", "/v1/runs/{run_id}/results", "The results of a run, as they were appended", results,

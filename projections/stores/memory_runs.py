@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from ledger.store import Store
 from ledger.stores.memory import MemoryStore
-from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, matching
+from projections.queries import CountedBy, ListedRun, PageKey, RunFilter, finding, matching
 from projections.runs import RUNS, RunRow, StoredRun, restore
 from projections.stores.memory_tables import Generation, MemoryTables
 
@@ -57,9 +57,9 @@ class MemoryRuns(MemoryTables[RunRow, StoredRun]):
             counted = [row for row in live.values() if row.deleted_at is None and row.run_id not in without]
             return Counter((row.kind, row.status) for row in counted)
 
-    def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
+    def find(self, generation: int, prefix: str, *, project: str | None, limit: int) -> Sequence[str] | None:
         with self._live(generation) as live:
-            return None if live is None else sorted(run_id for run_id in live if run_id.startswith(prefix))[:limit]
+            return None if live is None else finding(prefix, live.values(), project=project)[:limit]
 
 
 class _RunRows:

@@ -60,9 +60,9 @@ class PostgresRuns(PostgresTables[RunRow, StoredRun]):
             counts = {(kind, status): count for kind, status, count in rows}
             return counts if self._is_live(connection, generation) else None
 
-    def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
+    def find(self, generation: int, prefix: str, *, project: str | None, limit: int) -> Sequence[str] | None:
         with self._store.session() as connection:
-            found = fetch(connection, _FIND, (generation, prefix, prefix + "~", limit))
+            found = fetch(connection, _FIND, (generation, prefix, prefix + "~", project, project, limit))
             return [run_id for (run_id,) in found] if self._is_live(connection, generation) else None
 
     def miscounted(self, generation: int) -> Sequence[Miscount]:
@@ -145,7 +145,7 @@ WHERE projections.name = %s AND projections.version = %s AND runs.run_id = %s
 _FIND: Final = """
 SELECT run_id
 FROM runfold.runs
-WHERE generation = %s AND run_id >= %s AND run_id < %s
+WHERE generation = %s AND run_id >= %s AND run_id < %s AND (%s::text IS NULL OR project = %s)
 ORDER BY run_id
 LIMIT %s
 """

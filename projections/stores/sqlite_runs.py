@@ -69,11 +69,11 @@ class SqliteRuns(SqliteTables[RunRow, StoredRun]):
             rows = fetch(connection, _COUNT_BY_KIND, (generation, generation, json_list(without)))
             return {(kind, status): count for kind, status, count in rows}
 
-    def find(self, generation: int, prefix: str, *, limit: int) -> Sequence[str] | None:
+    def find(self, generation: int, prefix: str, *, project: str | None, limit: int) -> Sequence[str] | None:
         with self._live(generation) as connection:
             if connection is None:
                 return None
-            found = fetch(connection, _FIND, (generation, prefix, prefix + "~", limit))
+            found = fetch(connection, _FIND, (generation, prefix, prefix + "~", project, limit))
         return [run_id for (run_id,) in found]
 
     def miscounted(self, generation: int) -> Sequence[Miscount]:
@@ -170,7 +170,13 @@ FROM projections
 JOIN runs ON runs.generation = projections.generation
 WHERE projections.name = ? AND projections.version = ? AND runs.run_id = ?
 """
-_FIND: Final = "SELECT run_id FROM runs WHERE generation = ? AND run_id >= ? AND run_id < ? ORDER BY run_id LIMIT ?"
+_FIND: Final = """
+SELECT run_id
+FROM runs
+WHERE generation = ?1 AND run_id >= ?2 AND run_id < ?3 AND (?4 IS NULL OR project = ?4)
+ORDER BY run_id
+LIMIT ?5
+"""
 
 _decode_labels = msgspec.json.Decoder(tuple[tuple[str, str], ...]).decode
 

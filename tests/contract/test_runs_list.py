@@ -298,6 +298,16 @@ def test_find_when_a_prefix_is_shared(log: Ledger) -> None:
     assert [] == list(runs.find("f"))
 
 
+def test_find_when_a_project_is_meant(log: Ledger) -> None:
+    """Runs of other projects, and of none, are not found."""
+    for number, project in enumerate(["web", None, "api", "web"]):
+        log.enqueue("test", run_id=a_run_id(number), project=project)
+    runs = Runs(log)
+
+    assert [a_run_id(0), a_run_id(3)] == list(runs.find("0192", project="web"))
+    assert [] == list(runs.find("0192", project="none"))
+
+
 @pytest.mark.parametrize("prefix", ["", "0192F3", "0192%", "g", "0" * 37, None])
 def test_find_when_no_id_can_begin_like_that(log: Ledger, prefix: Any) -> None:
     """A text that begins no run id is refused."""

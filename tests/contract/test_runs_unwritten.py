@@ -82,7 +82,7 @@ def answers(tables: Any, generation: int) -> list[Any]:
         told.append(Counter(tables.count_by(generation, wanted, "project", ["web", "api"])))
         told.append(Counter(tables.count_by(generation, wanted, "status", ["queued", "completed"])))
     told.append(Counter(tables.count_by_kind(generation, without=())))
-    told.append(tables.find(generation, "0", limit=5))
+    told += [tables.find(generation, "0", project=project, limit=5) for project in (None, "web", "none")]
     return told
 
 

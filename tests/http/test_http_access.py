@@ -126,8 +126,7 @@ def asked(server: Server, operation: Described, run_id: str, authorization: str)
     if operation.takes_project and operation.method == "POST":
         body = {**(body or {}), "project": "web"}
     query = {**operation.required, **({"project": "web"} if operation.takes_project else {})}
-    if "newer" in query:
-        query["newer"] = run_id
+    query.update({name: run_id or MISSING_RUN for name in ("newer", "prefix") if name in query})
     if operation.method == "GET" and query:
         path += "?" + urlencode(query)
     if operation.is_stream:
@@ -147,6 +146,18 @@ def a_subject(server: Server, operation: Described) -> str:
         made = server.post("/v1/consumers", {"name": f"c-{run_id}", "projects": ["web"]})
         assert 200 == made.status, made
     return run_id
+
+
+def test_find_when_the_run_is_of_another_project(server: Server, tokens: dict[str, str]) -> None:
+    """A search by how an id begins finds the runs of the token's own project only."""
+    mine, theirs = server.enqueue(project="web"), server.enqueue(project="api")
+
+    found = [
+        server.get(f"/v1/runs:find?prefix={run}", Authorization=f"Bearer {tokens['runs:read web']}").json["run_ids"]
+        for run in (mine, theirs)
+    ]
+
+    assert [[mine], []] == found
 
 
 STRANGERS = {

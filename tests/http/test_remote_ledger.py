@@ -169,9 +169,30 @@ def test_lists(remote: Ledger, local: Ledger) -> None:
         assert Runs(local).count(**ask) == Runs(remote).count(**ask)
     page = Runs(remote).list(limit=120)
     assert (120, 11) == (len(page.runs), len(Runs(remote).list(limit=120, page_token=page.next_page_token).runs))
-    assert Runs(local).count_by_status() == Runs(remote).count_by_status()
+    here, there = Runs(local), Runs(remote)
+    for ask in ({}, {"status": ["aborted"]}, {"status": "queued", "kind": "a"}):
+        assert here.count_by_status(**ask) == there.count_by_status(**ask)
+    assert here.count_by_kind() == there.count_by_kind()
+    assert here.count_by_project(["web", "none", "web"]) == there.count_by_project(["web", "none", "web"])
+    for wrong in ("abc", 5, [""], ["x"] * 1_001):
+        with pytest.raises(InvalidInput):
+            there.count_by_project(wrong)  # type: ignore[arg-type]
     with pytest.raises(InvalidInput):
         Runs(remote).list(status="nonsense")
+
+
+def test_find_when_there_are_many_runs(remote: Ledger, local: Ledger) -> None:
+    """A run is found by how its id begins, however many came after it."""
+    first = local.enqueue("test", project="web").id
+    local.enqueue_all([{"kind": "test", "project": "api"}] * 1_000)
+    here, there = Runs(local), Runs(remote)
+
+    assert [first] == list(there.find(first[:-2]))
+    assert here.find(first[:4]) == there.find(first[:4])
+    assert [first] == list(here.find(first[:4], project="web")) == list(there.find(first[:4], project="web"))
+    for wrong in ({"prefix": "g"}, {"prefix": "0", "limit": 11}):
+        with pytest.raises(InvalidInput):
+            there.find(**wrong)
 
 
 def test_results_and_timings(remote: Ledger, local: Ledger) -> None:

@@ -1,6 +1,7 @@
 """A ledger behind a server when answers are lost, or are none: nothing is written twice, and nothing is silent."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,43 @@ def test_input_of_when_there_is_no_run(remote: Any) -> None:
     """The input of a run that does not exist is not found."""
     with pytest.raises(RunNotFound):
         remote.input_of(UNKNOWN)
+
+
+MANY: list[Any] = [
+    {},
+    "test",
+    {"kind": "test", "worker": "w1"},
+    {"kind": "test", "idempotency_key": "k"},
+    {"kind": "test", "on_active": "return"},
+    {"kind": "test", "colour": "red"},
+    {"kind": "test", "input": [1]},
+    {"kind": "test", "labels": {"a": "b"}},
+]
+
+
+def test_enqueue_all_when_some_are_wrong(remote: Ledger, local: Ledger, proxy: LossyProxy) -> None:
+    """Each of many is made or refused as on a database, and too many are refused before the first."""
+    here, there = local.enqueue_all(MANY), remote.enqueue_all(MANY)
+
+    assert [str(each) for each in here[:-1]] == [str(each) for each in there[:-1]]
+    assert all(isinstance(each, ledger.RunHandle) for each in (here[-1], there[-1]))
+    for asked, by in (([{}] * 10_001, None), (MANY, [remote])):
+        with pytest.raises(InvalidInput):
+            remote.enqueue_all(asked, by=by)
+    assert [("POST", "/v1/runs")] == proxy.asked
+
+
+def test_enqueue_all_when_the_server_is_gone(remote: Ledger, server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patience is spent once, not for each of many."""
+    monkeypatch.setattr("ledger.remote.TRY_S", 1.0)
+    server.kill()
+    gone = ledger.open(server.url)
+
+    began = time.monotonic()
+    outcomes = gone.enqueue_all([{"kind": "test"}] * 50)
+
+    assert [StoreUnavailable] * 50 == [type(each) for each in outcomes]
+    assert time.monotonic() - began < 10
 
 
 def test_headers_when_they_are_no_display_strings(server: Server) -> None:
