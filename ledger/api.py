@@ -718,7 +718,8 @@ class Ledger:
         """Tell what makes no progress and whom it waits for, in the order of run ids; it reads all that is to be done.
 
         Args:
-            older_than_s: What has been so for less long is left out; a lease that is over is told at once.
+            older_than_s: What has been so for less long is left out; a lease that is over is told at once, and so is an
+                abort that was to happen by now. Until an abort's deadline nobody is late.
             ahead_s: What is scheduled within this time is left out.
         """
         older_than = timedelta(seconds=_seconds(older_than_s, field="older_than_s"))
@@ -745,7 +746,9 @@ class Ledger:
         run = self.state(task.run_id)
         if run.is_terminal:
             return None, since  # it ended since we looked
-        if run.abort_requested_at is not None and run.abort_requested_at <= before:
+        if task.abort_by is not None and task.abort_by <= self._clock():
+            return Why.ABORT_REQUESTED, task.abort_by
+        if task.abort_by is None and run.abort_requested_at is not None and run.abort_requested_at <= before:
             return Why.ABORT_REQUESTED, run.abort_requested_at
         if why is not Why.SILENT or run.updated_at is None:
             return why, since

@@ -1,7 +1,8 @@
 """What waits for whom: why a task that is not done makes no progress.
 
 It looks at tasks as they are and judges by their age. What it finds is a reason to look, no verdict: a worker that
-beats its lease is never among it, however long its work takes.
+beats its lease is not among it, however long its work takes, unless it was asked to stop. One that goes on past
+the abort's deadline, or for long where it has none, is: the next sweep ends the first, somebody has to abort the other.
 """
 
 from collections.abc import Iterable, Iterator
@@ -26,7 +27,7 @@ class Why(StrEnum):
     SILENT = "silent"
     """Whoever started it has no lease to lose, and wrote nothing for long."""
     ABORT_REQUESTED = "abort_requested"
-    """Its workers were asked to stop, and did not."""
+    """Its workers were asked to stop, and did not by the abort's deadline, or for long where it has none."""
     NOT_FINALIZED = "not_finalized"
     """Its shards are done: a worker of its kind has to finalize it."""
     UNCLAIMED = "unclaimed"

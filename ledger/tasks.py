@@ -33,6 +33,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         token: Of whoever holds it.
         deadline: Of its lease; None when whoever holds it has none.
         is_overdue: Whether its deadline has passed, by the database's clock.
+        abort_by: By when it has to stop; None unless an abort with a deadline was requested.
         since: When it came to this state.
     """
 
@@ -51,6 +52,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     abort_requested: bool
     is_overdue: bool
     since: datetime
+    abort_by: datetime | None = None
 
 
 class Claimable(NamedTuple):

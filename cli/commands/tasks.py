@@ -41,13 +41,13 @@ def stuck(*, older_than: timedelta | None, ahead: timedelta | None, url: Setting
     lease_over       its worker's lease is over: a sweep settles it
     interrupted      nobody works on it: resume, fail or abort it
     silent           whoever started it has no lease, and wrote nothing for long
-    abort_requested  its workers were asked to stop, and did not
+    abort_requested  its workers were asked to stop, and did not in time
     not_finalized    its shards are done: a worker of its kind has to finalize it
     unclaimed        a worker of its kind is missing, or they are all busy
     far_ahead        it is scheduled for a time that is far away
 
-    Piped, the columns are: run, why, kind, project, shards, worker, since, until. A lease that is kept is never told,
-    however long the work takes.
+    Piped, the columns are: run, why, kind, project, shards, worker, since, until. A lease that is kept is told
+    only when its worker was asked to stop, and goes on past the abort's deadline, or for long where it has none.
 
     \b
     Examples:

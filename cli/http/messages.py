@@ -636,6 +636,7 @@ class TaskEntry(msgspec.Struct, frozen=True):
     abort_requested: bool
     is_overdue: bool
     since: datetime
+    abort_by: datetime | None
 
 
 class TasksAnswer(msgspec.Struct, frozen=True):

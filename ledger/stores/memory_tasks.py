@@ -424,4 +424,5 @@ def _task(row: TaskRow) -> Task:
         abort_requested=row.abort_requested,
         is_overdue=row.deadline is not None and row.deadline < utc_now(),
         since=row.since,
+        abort_by=row.abort_by,
     )

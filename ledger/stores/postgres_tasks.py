@@ -260,7 +260,7 @@ def _release(connection: psycopg.Connection[TupleRow], run_id: RunId, shard: int
 # A row is settled by whoever can lock it and its run at once; what somebody is writing to is looked at again later.
 _OVERDUE: Final = """
 SELECT run_id::text, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, available_at,
-    deadline, abort_requested, since, coalesce(deadline < clock_timestamp(), false)
+    deadline, abort_requested, since, coalesce(deadline < clock_timestamp(), false), abort_by
 FROM (
     SELECT *
     FROM runfold.tasks
@@ -272,7 +272,7 @@ WHERE pg_try_advisory_xact_lock(82, ('x' || right(run_id::text, 8))::bit(32)::in
 """
 _LIST: Final = """
 SELECT run_id::text, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, available_at,
-    deadline, abort_requested, since, coalesce(deadline < clock_timestamp(), false)
+    deadline, abort_requested, since, coalesce(deadline < clock_timestamp(), false), abort_by
 FROM runfold.tasks
 WHERE (%(run)s::uuid IS NULL OR run_id = %(run)s::uuid)
     AND (%(kinds)s::text[] IS NULL OR kind = ANY (%(kinds)s::text[]))
@@ -306,7 +306,7 @@ SELECT extract(epoch FROM least(
 
 def _task(row: tuple[Any, ...]) -> Task:
     run_id, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, *rest = row
-    available_at, deadline, abort_requested, since, is_overdue = rest
+    available_at, deadline, abort_requested, since, is_overdue, abort_by = rest
     return Task(
         run_id=RunId(run_id),
         kind=kind,
@@ -323,6 +323,7 @@ def _task(row: tuple[Any, ...]) -> Task:
         abort_requested=abort_requested,
         is_overdue=is_overdue,
         since=since.astimezone(UTC),
+        abort_by=_utc(abort_by),
     )
 
 

@@ -325,14 +325,14 @@ WHERE run_id = ? AND shard = ? AND token = ? AND deadline IS NOT NULL
 _ANY_OVERDUE: Final = "SELECT 1 FROM tasks WHERE deadline < ?1 OR abort_by < ?1 LIMIT 1"
 _OVERDUE: Final = """
 SELECT run_id, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, available_at, deadline,
-    abort_requested, since, coalesce(deadline < ?1, 0)
+    abort_requested, since, coalesce(deadline < ?1, 0), abort_by
 FROM tasks
 WHERE deadline < ?1 OR abort_by < ?1
 LIMIT ?2
 """
 _LIST: Final = """
 SELECT run_id, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, available_at, deadline,
-    abort_requested, since, coalesce(deadline < ?1, 0)
+    abort_requested, since, coalesce(deadline < ?1, 0), abort_by
 FROM tasks
 WHERE (?2 IS NULL OR run_id = ?2)
     AND (?3 IS NULL OR kind IN (SELECT value FROM json_each(?3)))
@@ -368,7 +368,7 @@ FROM (
 
 def _task(row: tuple[Any, ...]) -> Task:
     run_id, kind, project, shard, is_finalizing, state, priority, attempt, token, worker, *rest = row
-    available_at, deadline, abort_requested, since, is_overdue = rest
+    available_at, deadline, abort_requested, since, is_overdue, abort_by = rest
     return Task(
         run_id=RunId(run_id),
         kind=kind,
@@ -385,4 +385,5 @@ def _task(row: tuple[Any, ...]) -> Task:
         abort_requested=bool(abort_requested),
         is_overdue=bool(is_overdue),
         since=_moment(since),
+        abort_by=None if abort_by is None else _moment(abort_by),
     )

@@ -60,6 +60,22 @@ def test_stuck_when_runs_wait_for_all_kinds_of_things(log: Ledger) -> None:
     assert not {held, soon, finished} & set(found)
 
 
+def test_stuck_when_a_live_worker_does_not_obey(log: Ledger) -> None:
+    """A worker that keeps its lease is late for an abort's deadline, and not before; without one, after long."""
+    given_time, late, no_deadline = (log.enqueue("test").id for _ in range(3))
+    assert 3 == len(log.claim("deaf", limit=3, lease_s=1_000))
+    now = datetime.now(UTC)
+    log.request_abort(given_time, deadline=now + timedelta(hours=1))
+    log.request_abort(late, deadline=now - timedelta(milliseconds=1))
+    log.request_abort(no_deadline)
+
+    found = {one.run_id: one for one in log.stuck(older_than_s=60)}
+
+    assert {late: ("abort_requested", ())} == told(log, older_than_s=60)
+    assert abs(found[late].since - now) < timedelta(milliseconds=50)
+    assert {late, no_deadline} == set(told(log))
+
+
 def test_stuck_when_a_lease_is_over(log: Ledger) -> None:
     """A lease that is over is told at once, its shards together, with who held them and since when."""
     run = log.enqueue("test", shard_count=3).id
