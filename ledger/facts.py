@@ -24,10 +24,11 @@ class RunsFacts:
         self._known: dict[str, RunFacts] = {}
 
     def of_event(self, event: RecordedRunEvent) -> RunFacts:
-        """Give the facts of an event's run."""
+        """Give the facts of an event's run; of an erased event without labels, also where they are remembered."""
         if isinstance(event.data, Enqueued):
             return self._learn(event.run_id, _asked(event.data))
-        return self.of(event.run_id)
+        facts = self.of(event.run_id)
+        return facts._replace(labels={}) if event.data is None else facts
 
     def of(self, run_id: RunId) -> RunFacts:
         """Give the facts of a run.

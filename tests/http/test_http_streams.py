@@ -177,6 +177,25 @@ def test_log_stream_when_filtered(server: Server) -> None:
     assert ([before, after], False) == ([event["run_id"] for event in feed["events"]], feed["more"])
 
 
+@pytest.mark.erases
+def test_log_stream_when_a_run_of_its_labels_was_purged(server: Server) -> None:
+    """A server that remembers the labels gives of a purged run what one would that does not: `purged`, once."""
+    path = "/v1/events/stream?after=0&label=env%3Dci"
+    run = server.enqueue("build", labels={"env": "ci"})
+    first = server.stream(path)
+    assert run == next(first.events()).data["subject"]
+    first.close()
+    with ledger.open(server.ledger_url) as log:
+        log.abort(run)
+        log.purge(run, from_bin=False)
+
+    again = server.stream(path)
+    frame = next(again.events())
+    again.close()
+    assert (run, "purged") == (frame.data["subject"], frame.name)
+    assert ["purged"] == [event["type"] for event in server.get("/v1/events?label=env%3Dci").json["events"]]
+
+
 def test_log_stream_when_nothing_is_said_of_where(server: Server) -> None:
     """Without a position a stream begins now, and says where that is, so that its first event cannot be missed."""
     server.enqueue()
