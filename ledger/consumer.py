@@ -121,7 +121,8 @@ class Consumer:
             wait_s: How long to wait for one, up to 30 seconds.
 
         Returns:
-            At least one event; None when nothing came, or others have it all.
+            At least one event; None when nothing is wanted up to the log's end, or others have it all. To get there may
+            take a while where much is not wanted: that is passed over on the way, and not looked at again.
 
         Raises:
             ConsumerNotFound: when it was removed.
@@ -233,6 +234,9 @@ class Search:
     """One look for a batch, which may go on for a while. It remembers what it has looked through.
 
     Made by `Consumer.search`; to be used from one thread at a time.
+
+    Attributes:
+        has_more: Whether more of the log follows what the last look went through.
     """
 
     def __init__(
@@ -244,21 +248,33 @@ class Search:
         self._limit = limit
         self._lease_s = lease_s
         self._looked: dict[Place, int] = {}
+        self.has_more = False
         self._wants_all = settings.wanted == Filter() and settings.partitions == 1
 
     def take(self) -> Batch | None:
-        """Take a batch if there is one now.
+        """Take a batch if there is one now, however much has to be looked through for it.
 
         Raises:
             ConsumerNotFound: when the consumer was removed.
         """
+        while (batch := self.look()) is None and self.has_more:
+            self.pass_over()  # whoever is cut off from here on costs nobody the same look again
+        return batch
+
+    def look(self) -> Batch | None:
+        """Take a batch if there is one in the next pages; without one, `has_more` tells whether to look on.
+
+        Raises:
+            ConsumerNotFound: when the consumer was removed.
+        """
+        self.has_more = False
         places = _places(self._store, self._settings.name)
         free = [place for place in places if place.left_s is None]
         random.shuffle(free)  # so that readers who come at once do not all try the same one
         self._looked = {place: self._looked.get(place, place.position) for place in free}
         for _ in range(limits.BATCH_PAGES_MAX if free else 0):
-            batch, more = self._look_on()
-            if batch is not None or not more:
+            batch, self.has_more = self._look_on()
+            if batch is not None or not self.has_more:
                 return batch
         return None
 

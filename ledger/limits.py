@@ -98,7 +98,7 @@ BATCH_EVENTS: Final = 500
 BATCH_EVENTS_MAX: Final = 1_000
 """Most events of one batch."""
 BATCH_PAGES_MAX: Final = 20
-"""Pages that one look for a batch reads, of which nothing may be wanted; the next look goes on there."""
+"""Pages of which nothing is wanted that one look for a batch reads, before it keeps how far it is and goes on."""
 BATCH_WAIT_S_MAX: Final = 30.0
 """How long a reader can wait for a batch; proxies cut silent requests not much later."""
 CONSUMERS_MAX: Final = 1_000

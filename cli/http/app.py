@@ -374,9 +374,14 @@ class Endpoint:
         with service.hub.waiting(consumer.settings.wanted) as wake:
             while True:
                 wake.clear()  # before the look: what is handed out during it wakes
-                batch = await service.in_thread(search.take, is_write=True)
+                batch = await service.in_thread(search.look, is_write=True)
                 left_s = give_up_at - monotonic()
-                if batch is not None or left_s <= 0 or service.hub.is_closed or await request.is_disconnected():
+                if batch is not None or service.hub.is_closed or await request.is_disconnected():
+                    break
+                if search.has_more:  # None says that nothing is there, so it has to be looked for
+                    await service.in_thread(search.pass_over, is_write=True)
+                    continue
+                if left_s <= 0:
                     break
                 with suppress(TimeoutError):
                     async with asyncio.timeout(min(left_s, limits.FETCH_POLL_S)):

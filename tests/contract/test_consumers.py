@@ -265,6 +265,53 @@ def test_consumer_when_a_run_was_purged(log: ledger.Ledger) -> None:
     assert [(purged, None), (purged, None)] == [(event.run_id, event.data) for event in batch.events]
 
 
+@pytest.mark.erases
+def test_labels_when_a_run_was_purged(shared_url: str) -> None:
+    """Labels end with a purge: a process that remembers them and one that does not give `purged`, and nothing else."""
+    with ledger.open(shared_url, migrate=True) as log:
+        had, others, kept = (write(log, runs=1, labels={"env": env}, project="web")[0] for env in ("ci", "prod", "ci"))
+        elsewhere = write(log, runs=1, labels={"env": "ci"}, project="api")[0]
+        before = log.consumer("before", labels={"env": "ci"}).fetch()
+        for run in (had, others, elsewhere):
+            log.abort(run)
+            log.purge(run, from_bin=False)
+
+        def given(opened: ledger.Ledger, name: str, **wanted: object) -> list[tuple[str, str]]:
+            batch = opened.consumer(name, labels={"env": "ci"}, projects=["web"], **wanted).fetch()  # type: ignore[arg-type]
+            return [] if batch is None else [(event.run_id, event.type) for event in batch.events]
+
+        remembered = given(log, "old")
+        with ledger.open(shared_url) as fresh:
+            read = given(fresh, "new")
+            assert [] == given(fresh, "typed", types=["aborted"])
+
+    assert before is not None
+    assert {had, kept, elsewhere} == {event.run_id for event in before.events}
+    of_kept = [(kept, "enqueued"), (kept, "log_appended"), (kept, "log_appended")]
+    assert [*of_kept, (had, "purged"), (others, "purged")] == remembered == read
+
+
+def test_fetch_when_much_is_not_wanted(log: ledger.Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None means the log's end: a batch is found behind more pages than one look reads, the last of them too."""
+    monkeypatch.setattr("ledger.limits.PAGE_EVENTS", 2)
+    monkeypatch.setattr("ledger.limits.BATCH_PAGES_MAX", 3)
+    [run] = write(log, runs=1, lines=20)
+    log.abort(run)
+    one, cut = (log.consumer(name, types=["aborted"], partitions=4) for name in ("one", "cut"))
+
+    batch = one.fetch()
+
+    assert batch is not None
+    assert [(run, "aborted")] == [(event.run_id, event.type) for event in batch.events]
+    assert one.acknowledge(batch)
+    assert one.fetch() is None
+    assert positions(log)[-1] == one.position()
+    search = cut.search()
+    assert (None, True) == (search.look(), search.has_more)
+    search.pass_over()
+    assert positions(log)[5] == cut.position()
+
+
 def test_fetch_when_nothing_is_wanted(log: ledger.Ledger) -> None:
     """What nobody wants is passed over once: the checkpoint is behind it although nothing was acknowledged."""
     write(log)

@@ -18,6 +18,8 @@ from postgres_server import running_server
 import ledger
 from cli.main import EXIT_CODES
 from ledger.errors import BatchLost, ConsumerDiffers, ConsumerNotFound
+from ledger.limits import BATCH_PAGES_MAX, PAGE_EVENTS
+from ledger.run.events import Annotated
 
 
 @pytest.fixture
@@ -232,6 +234,23 @@ class RemoteReader(threading.Thread):
                     with suppress(BatchLost):
                         consumer.acknowledge(batch)
                         self.acknowledged.append(batch)
+
+
+def test_remote_consumer_when_much_is_not_wanted(server: Server) -> None:
+    """A fetch through a server gives None at the log's end, not behind so many events that nobody wants."""
+    with open_remote(server) as remote, ledger.open(server.ledger_url) as local:
+        run_id = local.enqueue("test").id
+        for _ in range(BATCH_PAGES_MAX + 1):
+            local.append(run_id, [Annotated(note="not wanted")] * PAGE_EVENTS)
+        local.abort(run_id)
+        consumer = remote.consumer("one", types=["aborted"])
+
+        batch = consumer.fetch()
+
+        assert batch is not None
+        assert ["aborted"] == [event.type for event in batch.events]
+        assert consumer.acknowledge(batch)
+        assert consumer.fetch() is None
 
 
 def test_remote_consumer_when_the_server_is_killed(shared_url: str, tmp_path: Path) -> None:
