@@ -228,7 +228,7 @@ def _check_defaults(found: Sequence[str]) -> None:
             "roles",
             f"{', '.join(found)}: the server has such roles, and this ledger did not make them. Roles are the server's:"
             " whoever has them for another ledger would have them here as well. Give this ledger's roles names of their"
-            f" own, or, if these are meant, name them: `runfold db roles {options}`. Nothing was changed.",
+            f" own, or, if these are meant, name them: `runfold db roles {options}`.",
         )
 
 
