@@ -245,6 +245,7 @@ def reading_ledger(url: Setting) -> "Iterator[Ledger]":
     require_ledger(url)
     from ledger.opening import open as open_ledger
 
+    _prepare_logs(url)
     with open_ledger(url.value, migrate=False) as log:
         _collect_garbage()
         yield log
@@ -268,9 +269,19 @@ def writing_ledger(url: Setting) -> "Iterator[Ledger]":
 
     from ledger.opening import open as open_ledger
 
+    _prepare_logs(url)
     with open_ledger(url.value, actor=Settings()["actor"].value) as log:
         _collect_garbage()
         yield log.bind(traceparent=os.environ.get("TRACEPARENT"))
+
+
+def _prepare_logs(url: Setting) -> None:
+    """Decide what is heard of a connection's troubles; a file has none, and needs no `logging`."""
+    if url.value.startswith("sqlite:"):
+        return
+    from cli.worker_logs import quiet_drivers
+
+    quiet_drivers()
 
 
 def _collect_garbage() -> None:

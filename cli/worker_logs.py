@@ -1,4 +1,4 @@
-"""What workers and daemons say on stderr: lines for people, or one JSON object a line."""
+"""What is logged on stderr: lines for people, or one JSON object a line; and what is not."""
 
 import json
 import logging
@@ -32,6 +32,19 @@ def log_to_stderr(stream: TextIO, *, form: str) -> None:
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+
+
+def quiet_drivers() -> None:
+    """Keep what database drivers log of lost connections at debug: we say ourselves what that means, where it does."""
+    for name in ("psycopg", "psycopg.pool"):
+        logger = logging.getLogger(name)
+        if _at_debug not in logger.filters:
+            logger.addFilter(_at_debug)
+
+
+def _at_debug(record: logging.LogRecord) -> bool:
+    record.levelno, record.levelname = logging.DEBUG, "DEBUG"
+    return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
 
 
 class JsonFormatter(logging.Formatter):

@@ -122,5 +122,9 @@ KEY_TRIES_MAX: Final = 10
 """How many holders of an exclusive key one `enqueue` supersedes before it gives up."""
 BUSY_TIMEOUT_S: Final = 30.0
 """How long a writer waits for its turn on a SQLite file before it gives up with `StoreBusy`."""
+OUTAGE_S: Final = 30.0
+"""How long a live reader goes on asking a database that is out of reach: a restart takes a few seconds."""
+OUTAGE_PAUSE_S: Final = 0.5
+"""The pause between two such questions."""
 POLL_INTERVAL_S: Final = 0.05
 """How often a live reader looks by itself; wake-up hints only make it faster."""

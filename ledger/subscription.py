@@ -1,7 +1,8 @@
 """A live reader of the log: catch up, then wait, with one cursor for both.
 
 The cursor is the position of the last event that was read, so there is no seam between what was and what comes: live
-delivery is the same read, made again when something wakes it. A lost wake-up costs at most one poll interval.
+delivery is the same read, made again when something wakes it. A lost wake-up costs at most one poll interval. While the
+database is out of reach, such as for a restart, the read is made again for `limits.OUTAGE_S`.
 """
 
 import threading
@@ -10,6 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from ledger import limits
+from ledger.clock import monotonic
 from ledger.errors import StoreUnavailable
 from ledger.events import RunId
 from ledger.run.codec import RecordedRunEvent, decode_page
@@ -58,13 +60,17 @@ class Subscription:
         self._listener.close()
 
     def _follow(self) -> Iterator[RecordedRunEvent]:
+        read_at = monotonic()
         while not self._closed.is_set():
             try:
                 page = self._store.read_log(after_position=self.position, limit=limits.PAGE_EVENTS)
             except StoreUnavailable:
                 if self._closed.is_set():
                     return  # the ledger was closed under us, and closed us first
-                raise
+                if monotonic() - read_at >= limits.OUTAGE_S:
+                    raise
+                self._closed.wait(limits.OUTAGE_PAUSE_S)
+                continue
             for event in decode_page(page.events):
                 self.position = event.position
                 if self._wants(event):
@@ -75,6 +81,7 @@ class Subscription:
             if not page.count:
                 while not self._listener.wait(limits.POLL_INTERVAL_S):
                     pass
+            read_at = monotonic()  # after the events were taken, for however long that took
 
     def _wants(self, event: RecordedRunEvent) -> bool:
         return (self._types is None or event.type in self._types) and (

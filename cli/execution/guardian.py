@@ -90,9 +90,11 @@ def end_groups(groups: set[int]) -> None:
 
 def note_interruption(run_id: str, url: str) -> None:
     """Note that nobody works on the run any more; a run that was finished stays as it is."""
+    from cli.worker_logs import quiet_drivers
     from ledger.errors import LedgerError
     from ledger.opening import open as open_ledger
 
+    quiet_drivers()
     with suppress(LedgerError), open_ledger(url, actor="runfold guardian", migrate=False) as log:
         log.interrupt(run_id, reason="the process that executed the run is gone; its commands were ended")
 

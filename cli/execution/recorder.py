@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import TextIO
 
 from cli.execution.result_writer import Recording, ResultWriter
+from cli.worker_logs import quiet_drivers
 from ledger.api import Ledger
 from ledger.clock import utc_now
 from ledger.errors import LedgerError
@@ -29,6 +30,7 @@ def record(place: ShardEnvironment, lines: Iterable[str]) -> Recording:
     A ledger that cannot even be opened loses all of them; the lines are read all the same, since their writer would
     stand still otherwise.
     """
+    quiet_drivers()
     try:
         with open_ledger(place.url, actor="pytest", migrate=False) as log:
             log = _under_lease(log, place)

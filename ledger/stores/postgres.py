@@ -1084,11 +1084,12 @@ class _PostgresListener:
     def _sleep(self, timeout_s: float) -> None:
         poll = select.poll()
         poll.register(self._waker, select.POLLIN)
-        if self._connection is not None:
-            poll.register(self._connection.fileno(), select.POLLIN)
         try:
-            if self._connection is not None and self._drain(self._connection):
-                return
+            if self._connection is not None:
+                # also an error: libpq forgets the socket with the server's last words, before anybody asks it again
+                poll.register(self._connection.fileno(), select.POLLIN)
+                if self._drain(self._connection):
+                    return
             poll.poll(timeout_s * 1000)
             if self._connection is not None:
                 self._drain(self._connection)
