@@ -63,9 +63,17 @@ def problem(error: BaseException, code: int) -> dict[str, Any]:
 def _told(error: BaseException) -> str:
     """Give the message in one line; for a mistake in the command line, with where help is."""
     if not isinstance(error, click.ClickException):
-        return " ".join(str(error).split()) or type(error).__name__
+        return " ".join(_words(error).split()) or type(error).__name__
     message = " ".join(error.format_message().split())
     if isinstance(error, click.UsageError) and error.ctx is not None:
         end = "" if message.endswith((".", "?", "!")) else "."
         return f"{message}{end} See `{error.ctx.command_path} --help`."
     return message
+
+
+def _words(error: BaseException) -> str:
+    if not isinstance(error, Exception) or type(error).__name__ != "OutcomeUnknown":
+        return str(error)  # and the ledger is not imported to say so
+    from cli.settling import in_words
+
+    return in_words(error)

@@ -16,6 +16,18 @@ _PAUSE_S: Final = 0.5
 _T = TypeVar("_T")
 
 
+def in_words(error: BaseException) -> str:
+    """Give an error's message for somebody at a shell, where no program could call `resolve`."""
+    from ledger.errors import OutcomeUnknown
+
+    if not isinstance(error, OutcomeUnknown) or getattr(error, "request", None) is None:
+        return str(error)  # what a server said stands for itself
+    return (
+        "the connection was lost during the commit, and the ledger stayed out of reach:"
+        f" {len(error.event_ids)} event(s) may be in it or not. Look with `runfold history` before you try again."
+    )
+
+
 def outcome_of(log: "Ledger", appended: "Appended") -> "Outcome":
     """Give the outcome of a command whose event was found, or appended after all."""
     from ledger.api import Outcome

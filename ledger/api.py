@@ -92,6 +92,7 @@ from ledger.run.values import (
     check_uuid,
     clean,
     cut,
+    one_event_id,
 )
 from ledger.store import (
     ANY,
@@ -1063,6 +1064,7 @@ class Ledger:
         source: str = "stdout",
         level: str | None = None,
         shard: int | None = None,
+        event_id: str | None = None,
     ) -> int:
         """Append lines of output. Accepted in every status: what a process says while it dies is worth keeping.
 
@@ -1073,6 +1075,8 @@ class Ledger:
             source: Where they come from, such as `stdout` or `stderr`.
             level: Their level, where they have one.
             shard: Which shard they come from.
+            event_id: Appends them once, however often this is called with it; the lines then have to fit one event,
+                as each of `ledger.api.log_chunks` does.
 
         Returns:
             How many were appended.
@@ -1085,12 +1089,10 @@ class Ledger:
         check_optional_text(level, field="level", chars_max=_NAME)
         if shard is not None:
             self._check_shard(run, shard)
+        event_ids = one_event_id(event_id, event_count=len(chunks))
         for chunk in chunks:
-            self._append(
-                self._request(
-                    run, [LogAppended(lines=chunk, source=source, level=level, shard=shard)], self._fenced(run, EXISTS)
-                )
-            )
+            event = LogAppended(lines=chunk, source=source, level=level, shard=shard)
+            self._append(self._request(run, [event], self._fenced(run, EXISTS), event_ids=event_ids))
         return len(lines)
 
     def record_artifact(
@@ -1505,9 +1507,8 @@ class Ledger:
         self, run_id: RunId, events: Sequence[RunEvent], condition: Condition, *, event_id: str | None
     ) -> bool:
         lease = self._lease_of(run_id)
-        request = self._request(
-            run_id, events, self._fenced(run_id, condition), event_ids=None if event_id is None else [event_id]
-        )
+        event_ids = one_event_id(event_id, event_count=len(events))
+        request = self._request(run_id, events, self._fenced(run_id, condition), event_ids=event_ids)
         try:
             self.store.append(request)
         except RunClosed:

@@ -4,9 +4,9 @@
         log.enqueue("test", project="web")
 
 What is asked again after a lost answer is safe to be: every append that counts carries an event id of this client's
-making, a run its id, and the rules take a repeated command for what it is. Log lines have no such id; a lost answer to
-them is `OutcomeUnknown`, and they are not sent twice. An answer is lost with the connection, and when the server says
-that it does not know itself what became of a commit.
+making, a run its id, and the rules take a repeated command for what it is. Artifacts and notes have no such id; a lost
+answer to them is `OutcomeUnknown`, and they are not sent twice. An answer is lost with the connection, and when the
+server says that it does not know itself what became of a commit.
 
 Differs from a ledger on a database: `append` and `resolve` are not there, since the server keeps the rules; states are
 folded here, from the run's history, by the same rules.
@@ -73,6 +73,7 @@ from ledger.run.values import (
     check_text,
     check_time,
     check_uuid,
+    one_event_id,
 )
 from ledger.store import Appended
 from ledger.tasks import Task
@@ -415,11 +416,14 @@ class RemoteLedger(Ledger):
         source: str = "stdout",
         level: str | None = None,
         shard: int | None = None,
+        event_id: str | None = None,
     ) -> int:
         """Append lines; see `Ledger.append_log`. A request is an event: what is refused for now was not written."""
-        for chunk in log_chunks(lines):
-            body = {"lines": chunk, "source": source, "level": level, "shard": shard}
-            self._post(run_id, "/logs", body, repeats=False)
+        chunks = log_chunks(lines)
+        event_ids = one_event_id(event_id, event_count=len(chunks)) or new_event_ids(len(chunks))
+        for chunk, chunk_id in zip(chunks, event_ids, strict=True):
+            body = {"lines": chunk, "source": source, "level": level, "shard": shard, "event_id": chunk_id}
+            self._post(run_id, "/logs", body)
         return len(lines)
 
     def record_artifact(

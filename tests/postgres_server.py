@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,10 +43,11 @@ class PostgresServer:
     def is_ours(self) -> bool:
         return self._control is not None
 
-    def restart(self, mode: str = "immediate") -> None:
-        """Stop the server (`smart`, `fast` or `immediate`) and start it again."""
+    def restart(self, mode: str = "immediate", *, down_s: float = 0) -> None:
+        """Stop the server (`smart`, `fast` or `immediate`) and start it again, after a while."""
         assert self._control is not None
         self._control.stop(mode)
+        time.sleep(down_s)
         self._control.start()
 
     def run_client(self, program: str, *arguments: str) -> None:

@@ -4,6 +4,7 @@ The command is told its place as `runfold exec` tells it, and its output, result
 of it is written under the lease: once that went to another worker, nothing more gets in.
 """
 
+import logging
 import selectors
 import tempfile
 from collections import deque
@@ -30,6 +31,8 @@ _TICK_S: Final = 0.05
 _LINGER_S: Final = 1.0
 """What a command leaves behind gets this long to end by itself."""
 _LAST_LINES: Final = 20
+
+logger = logging.getLogger("runfold.worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +114,7 @@ class _Running:
                 junit=substitute_all(command.junit, shard=shard, shard_count=count),
                 reportlog=substitute_all(command.reportlog, shard=shard, shard_count=count),
                 put=self._results.put,
-                complain=lambda text: self._log_writer.put(shard, "runfold", text),
+                complain=self._complain,
             )
         self._process = ShardProcess(
             substitute_all(command.command, shard=shard, shard_count=count),
@@ -135,8 +138,10 @@ class _Running:
                 self._files.finish()
                 recording = self._results.close()
                 if recording.lost:
-                    self._log_writer.put(self._shard, "runfold", f"{recording.lost:,} results were not recorded")
+                    self._complain(f"{recording.lost:,} results were not recorded: {recording.reason}")
             self._log_writer.close()
+            if self._log_writer.lost:
+                self._tell(f"{self._log_writer.lost:,} lines were not recorded: {self._log_writer.reason}")
         exit_code = self._process.exit_code
         assert exit_code is not None
         said = self._last_lines.get("stderr") or self._last_lines.get("stdout") or ()
@@ -168,6 +173,13 @@ class _Running:
             return failed_results(self._work.log.state(self._work.run_id), self._shard)
         except LedgerError:
             return 0
+
+    def _complain(self, text: str) -> None:
+        self._tell(text)
+        self._log_writer.put(self._shard, "runfold", text)
+
+    def _tell(self, text: str) -> None:
+        logger.warning("run %s, shard %d: %s", self._work.run_id, self._shard, text)
 
     def _take_line(self, number: int, source: str, text: str) -> None:
         self._last_lines.setdefault(source, deque(maxlen=_LAST_LINES)).append(text)

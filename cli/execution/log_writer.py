@@ -1,22 +1,33 @@
-"""Appends a run's output to its log in the background, batched by time and count."""
+"""Appends a run's output to its log in the background, batched by time and count.
+
+What is appended carries an event id of the writer's making. While the ledger is out of reach, or the outcome of an
+append is unknown, it is sent again under the same id, and nothing after it is sent: no line is doubled, and each
+shard's source keeps its order.
+"""
 
 import threading
 from collections import deque
 from typing import Final
 
-from ledger.api import Ledger
+from cli.settling import SETTLE_S, in_words
+from ledger.api import Ledger, log_chunks
 from ledger.clock import monotonic
+from ledger.errors import OutcomeUnknown, StoreUnavailable
+from ledger.ids import new_event_ids
 
 BATCH_S: Final = 0.25
 BATCH_LINES: Final = 200
 WAITING_LINES_MAX: Final = 50_000
 """With more waiting, the executor reads no further, and the commands wait at their pipes."""
+WAITING_CHARS_MAX: Final = 32 * 1024 * 1024
+"""Likewise: a line may have thousands of characters."""
+RETRY_S: Final = 0.5
+TRY_S: Final = SETTLE_S
+"""How long an append is tried on a ledger that is out of reach; then its lines are given up, and counted."""
 
 
 class LogWriter:
     """A background writer of output lines, in the order of each shard's source.
-
-    A batch that cannot be written is lost and counted, never written twice: output is worth less than a wrong order.
 
     Args:
         log: The ledger; used from the writer's thread.
@@ -24,7 +35,7 @@ class LogWriter:
 
     Attributes:
         lost: How many lines could not be written.
-        reason: Why the first of them could not.
+        reason: Why the first of them could not, in words for a user.
     """
 
     def __init__(self, log: Ledger, run_id: str) -> None:
@@ -33,8 +44,10 @@ class LogWriter:
         self._log = log
         self._run_id = run_id
         self._waiting: deque[tuple[int | None, str, str]] = deque()
+        self._waiting_chars = 0
         self._oldest_at = 0.0
-        self._is_closing = False
+        self._closing_at: float | None = None
+        self._is_given_up = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._write_all, name="runfold log", daemon=True)
         self._thread.start()
@@ -42,7 +55,7 @@ class LogWriter:
     @property
     def is_full(self) -> bool:
         """Whether the writer is so far behind that no more should be handed over."""
-        return len(self._waiting) >= WAITING_LINES_MAX
+        return len(self._waiting) >= WAITING_LINES_MAX or self._waiting_chars >= WAITING_CHARS_MAX
 
     def put(self, shard: int | None, source: str, line: str) -> None:
         """Hand over one line."""
@@ -50,13 +63,14 @@ class LogWriter:
             if not self._waiting:
                 self._oldest_at = monotonic()
             self._waiting.append((shard, source, line))
+            self._waiting_chars += len(line)
             if len(self._waiting) in (1, BATCH_LINES):
                 self._changed.notify()
 
     def close(self) -> None:
-        """Write what waits."""
+        """Write what waits; of a ledger that is out of reach, give it up after `TRY_S`."""
         with self._changed:
-            self._is_closing = True
+            self._closing_at = monotonic()
             self._changed.notify()
         self._thread.join()
 
@@ -66,22 +80,45 @@ class LogWriter:
             for shard, source, line in batch:
                 by_origin.setdefault((shard, source), []).append(line)
             for (shard, source), lines in by_origin.items():
-                self._write(shard, source, lines)
+                for chunk in log_chunks(lines):
+                    self._write(shard, source, chunk)
 
     def _next_batch(self) -> list[tuple[int | None, str, str]]:
         with self._changed:
-            while not self._is_closing and len(self._waiting) < BATCH_LINES:
+            while self._closing_at is None and len(self._waiting) < BATCH_LINES:
                 age_s = monotonic() - self._oldest_at
                 if self._waiting and age_s >= BATCH_S:
                     break
                 self._changed.wait(BATCH_S - age_s if self._waiting else None)
             # Everything that waits goes out together: behind by ten batches, ten commits would only make it later.
-            batch, self._waiting = list(self._waiting), deque()
+            batch, self._waiting, self._waiting_chars = list(self._waiting), deque(), 0
             return batch
 
     def _write(self, shard: int | None, source: str, lines: list[str]) -> None:
+        if self._is_given_up:
+            self.lost += len(lines)
+            return
         try:
-            self._log.append_log(self._run_id, lines, source=source, shard=shard)
+            self._persist(shard, source, lines)
         except Exception as exc:  # a defect of ours or of a driver too: the thread goes on, and the loss is told
             self.lost += len(lines)
-            self.reason = self.reason or str(exc)
+            self.reason = self.reason or in_words(exc)
+
+    def _persist(self, shard: int | None, source: str, lines: list[str]) -> None:
+        """Append until the ledger can be reached and the outcome is known; the event's id makes a second call safe."""
+        event_id = new_event_ids(1)[0]
+        began_at = monotonic()
+        while True:
+            try:
+                self._log.append_log(self._run_id, lines, source=source, shard=shard, event_id=event_id)
+                return
+            except (StoreUnavailable, OutcomeUnknown):
+                if monotonic() - self._since(began_at) >= TRY_S:
+                    self._is_given_up = self._closing_at is not None
+                    raise
+            with self._changed:
+                self._changed.wait(RETRY_S)
+
+    def _since(self, began_at: float) -> float:
+        """Since when the ledger is waited for: at the end once for all that is left, not for each append anew."""
+        return began_at if self._closing_at is None else min(began_at, self._closing_at)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
 
+from cli.settling import in_words
 from ledger.api import Ledger
 from ledger.clock import monotonic
 from ledger.errors import InvalidInput, LedgerError, OutcomeUnknown, StoreUnavailable
@@ -192,7 +193,7 @@ class ResultWriter:
                 for result in batch:
                     self._write([result])
         except LedgerError as exc:
-            self._recording.lose(len(batch), str(exc))
+            self._recording.lose(len(batch), in_words(exc))
         except Exception as exc:  # a defect of ours or of a driver: say so, and let the test run be
             self._recording.lose(len(batch), f"{type(exc).__name__}: {exc}")
 

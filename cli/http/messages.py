@@ -159,10 +159,13 @@ class StatsBody(Message, frozen=True):
 
 
 class LogBody(Message, frozen=True):
+    """With an `event_id` the lines are appended once, however often they are sent; they then have to fit one event."""
+
     lines: list[str]
     source: Name = "stdout"
     level: Name | None = None
     shard: ShardNumber | None = None
+    event_id: Uuid | None = None
 
 
 class ArtifactBody(Message, frozen=True):

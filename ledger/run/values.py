@@ -348,6 +348,17 @@ def clean(text: str) -> str:
     return text if text.isascii() and "\0" not in text else _UNSTORABLE.sub("\ufffd", text)
 
 
+def one_event_id(event_id: str | None, *, event_count: int) -> list[str] | None:
+    """Give the ids of what makes one event when its writer has chosen one.
+
+    Raises:
+        InvalidInput: when it makes several.
+    """
+    if event_id is not None and event_count > 1:
+        raise InvalidInput("event_id", f"is one id, and this makes {event_count} events; send fewer at once.")
+    return None if event_id is None else [event_id]
+
+
 def check_results(results: Sequence[Mapping[str, Any]], *, field: str = "results") -> list[JsonObject]:
     """Check test results: each an object with a `status`.
 

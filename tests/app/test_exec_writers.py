@@ -2,8 +2,9 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
@@ -14,6 +15,7 @@ from cli.execution.file_results import FileResults
 from cli.execution.log_writer import LogWriter
 from cli.execution.result_writer import ResultWriter, SequenceClaim
 from cli.results.result_file import Result
+from ledger.errors import OutcomeUnknown, StoreUnavailable
 
 PASSED = {"testId": "a", "testName": "a", "status": "passed"}
 
@@ -216,6 +218,77 @@ def test_file_results_at_their_limit(
 
     assert statuses == [result["status"] for result in results]
     assert statuses.count("error") == len(complaints)
+
+
+class Breaking(ledger.Ledger):
+    """A ledger whose connection is lost at chosen appends of lines: before the commit, or after it."""
+
+    def __init__(self, log: ledger.Ledger, losses: list[Exception | None], *, commits: bool) -> None:
+        self._log = log
+        self._losses = losses
+        self._commits = commits
+
+    def append_log(self, run_id: str, lines: Sequence[str], **facts: Any) -> int:
+        loss = self._losses.pop(0) if self._losses else None
+        if loss is None or self._commits:
+            self._log.append_log(run_id, lines, **facts)
+        if loss is not None:
+            raise loss
+        return len(lines)
+
+
+@pytest.mark.parametrize("commits", [True, False])
+def test_log_writer_when_the_connection_is_lost(
+    log: ledger.Ledger, run_id: str, monkeypatch: pytest.MonkeyPatch, commits: bool
+) -> None:
+    """Lines whose append was lost, before its commit or after it, are in the log once, and in their order."""
+    monkeypatch.setattr(log_writer, "RETRY_S", 0.01)
+    unknown = OutcomeUnknown(event_ids=["0"], request="lines")
+    writer = LogWriter(Breaking(log, [unknown, StoreUnavailable("gone"), unknown], commits=commits), run_id)
+
+    for number in range(2_500):
+        writer.put(0, "stdout", str(number))
+    writer.close()
+
+    recorded = [line for event in log.read(run_id) if event.type == "log_appended" for line in event.data.lines]
+    assert [str(number) for number in range(2_500)] == recorded
+    assert (0, None) == (writer.lost, writer.reason)
+
+
+def test_log_writer_when_the_ledger_stays_away(
+    log: ledger.Ledger, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lines that cannot be kept are counted, all of them, after one wait; the reason is for somebody at a shell."""
+    monkeypatch.setattr(log_writer, "RETRY_S", 0.05)
+    monkeypatch.setattr(log_writer, "TRY_S", 0.5)
+    unknown: list[Exception | None] = [OutcomeUnknown(event_ids=["0"], request="lines") for _ in range(1_000)]
+    writer = LogWriter(Breaking(log, unknown, commits=False), run_id)
+    for number in range(5_000):
+        writer.put(number % 3, "stdout", str(number))
+
+    began = time.monotonic()
+    writer.close()
+
+    assert 5_000 == writer.lost
+    assert time.monotonic() - began < 2
+    assert "out of reach" in (writer.reason or "")
+    assert "resolve()" not in (writer.reason or "")
+
+
+@pytest.mark.parametrize(("chars", "is_full"), [(9, False), (10, True)])
+def test_log_writer_at_its_limit_of_characters(
+    log: ledger.Ledger, run_id: str, monkeypatch: pytest.MonkeyPatch, chars: int, is_full: bool
+) -> None:
+    """A few long lines fill the writer as many short ones do."""
+    monkeypatch.setattr(log_writer, "WAITING_CHARS_MAX", 10)
+    monkeypatch.setattr(log_writer, "BATCH_S", 60.0)
+    writer = LogWriter(log, run_id)
+
+    writer.put(0, "stdout", "x" * chars)
+    found = writer.is_full
+    writer.close()
+
+    assert is_full == found
 
 
 def test_log_writer_when_there_is_no_such_run(log: ledger.Ledger) -> None:

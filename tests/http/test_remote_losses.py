@@ -43,7 +43,6 @@ def local(server: Server) -> Iterator[Ledger]:
 
 
 ONCE: dict[str, Callable[[Ledger, str], Any]] = {
-    "/logs": lambda log, run: log.append_log(run, ["once"]),
     "/artifacts": lambda log, run: log.record_artifact(run, "report", "s3://r"),
     "/notes": lambda log, run: log.annotate(run, note="once"),
     "/shards/0:retry": lambda log, run: log.retry_shard(run, 0),
@@ -93,11 +92,14 @@ def test_command_when_its_answer_is_lost(remote: Ledger, local: Ledger, proxy: L
     """What carries an event id is sent again, and counts once."""
     run = remote.enqueue("test", worker="w1").id
     proxy.lose("/results", how)
+    proxy.lose("/logs", how)
     proxy.lose(":complete", how)
 
     assert 1 == remote.append_results(run, [{"status": "passed"}])
+    assert 1 == remote.append_log(run, ["once"])
     assert remote.complete(run)
-    assert ["enqueued", "started", "shard_result_appended", "completed"] == [each.type for each in local.read(run)]
+    expected = ["enqueued", "started", "shard_result_appended", "log_appended", "completed"]
+    assert expected == [each.type for each in local.read(run)]
 
 
 def test_claim_when_its_answer_is_lost(remote: Ledger, proxy: LossyProxy) -> None:
