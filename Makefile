@@ -27,7 +27,7 @@ demo-full: $(STAMP)  ## Record all of it
 	$(VENV)/bin/python docs/tutorial/demo.py --full
 
 test: $(STAMP)  ## Run the tests, PostgreSQL included
-	$(VENV)/bin/python -m pytest tests
+	$(VENV)/bin/python -m pytest tests --numprocesses=logical --maxprocesses=4 --dist=loadfile
 
 check: $(STAMP)  ## Run the lints: format, ruff, types, import contracts
 	$(VENV)/bin/ruff format --check .
