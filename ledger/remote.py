@@ -672,11 +672,15 @@ class RemoteLedger(Ledger):
     # --- over the wire --------------------------------------------------------------------------------------
 
     def _command(self, run_id: str, command: str, body: Mapping[str, Any]) -> Outcome:
-        """Send a command that only one writer can win."""
+        """Send a command that only one writer can win; again after a lost answer only where an event id makes it one.
+
+        Without, what another did meanwhile would be undone: the attempt that he began be failed, say.
+        """
         run = RunId(check_uuid(run_id, field="run_id"))
         try:
             expected = {} if self._expected_version is None else {"If-Match": f'"{self._expected_version}"'}
-            answer = self._send("POST", f"/v1/runs/{run}:{command}", body=body, headers=expected)
+            path, repeats = f"/v1/runs/{run}:{command}", body.get("event_id") is not None
+            answer = self._send("POST", path, body=body, headers=expected, repeats=repeats)
         except (RunClosed, RunTaken) as lost:
             if lost.winner is None:
                 raise

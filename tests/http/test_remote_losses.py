@@ -47,13 +47,17 @@ ONCE: dict[str, Callable[[Ledger, str], Any]] = {
     "/notes": lambda log, run: log.annotate(run, note="once"),
     "/shards/0:retry": lambda log, run: log.retry_shard(run, 0),
     "/shards:count": lambda log, run: log.increment_shards_completed(run),
+    ":finish-gate": lambda log, run: log.finish_gate(run, "lint", "passed"),
+    ":interrupt": lambda log, run: log.interrupt(run, reason="once"),
+    ":resume": lambda log, run: log.resume(run, worker="w2"),
+    ":fail-attempt": lambda log, run: log.fail_attempt(run, error="once"),
 }
 
 
 @pytest.mark.parametrize("how", ["cut", "unknown"])
 def test_append_when_its_answer_is_lost(remote: Ledger, local: Ledger, proxy: LossyProxy, how: Loss) -> None:
     """What has no id of its own is sent once, however its answer is lost, and the caller is told."""
-    run = remote.enqueue("test", shard_count=2, worker="w1").id
+    run = remote.enqueue("test", shard_count=2, attempts_max=2, worker="w1").id
 
     for before, (part, append) in enumerate(ONCE.items(), start=2):
         proxy.lose(part, how)
@@ -94,10 +98,11 @@ def test_command_when_its_answer_is_lost(remote: Ledger, local: Ledger, proxy: L
     proxy.lose("/results", how)
     proxy.lose("/logs", how)
     proxy.lose(":complete", how)
+    proxy.lose(":complete", how)
 
     assert 1 == remote.append_results(run, [{"status": "passed"}])
     assert 1 == remote.append_log(run, ["once"])
-    assert remote.complete(run)
+    assert remote.expecting(4).complete(run)
     expected = ["enqueued", "started", "shard_result_appended", "log_appended", "completed"]
     assert expected == [each.type for each in local.read(run)]
 
