@@ -3,7 +3,9 @@
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
+
+from cli.output import printable
 
 _FACTS: Final = (
     "run_id",
@@ -27,7 +29,7 @@ def log_to_stderr(stream: TextIO, *, form: str) -> None:
         form: `text` or `json`.
     """
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter("runfold: %(message)s"))
+    handler.setFormatter(JsonFormatter() if form == "json" else TextFormatter("runfold: %(message)s"))
     logger = logging.getLogger("runfold")
     logger.handlers[:] = [handler]
     logger.setLevel(logging.INFO)
@@ -45,6 +47,17 @@ def quiet_drivers() -> None:
 def _at_debug(record: logging.LogRecord) -> bool:
     record.levelno, record.levelname = logging.DEBUG, "DEBUG"
     return logging.getLogger(record.name).isEnabledFor(logging.DEBUG)
+
+
+class TextFormatter(logging.Formatter):
+    """Writes a record as one line for people: what others said in it neither begins a line nor steers a terminal."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return printable(" ".join(super().formatMessage(record).split()))
+
+    def formatException(self, ei: Any) -> str:
+        """Write a traceback, set in: it is the one thing that has more lines, and its error's text may be anybody's."""
+        return "\n".join(f"    {printable(line)}" for line in super().formatException(ei).splitlines())
 
 
 class JsonFormatter(logging.Formatter):

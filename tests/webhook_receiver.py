@@ -25,6 +25,7 @@ class Receiver:
     answers: Statuses of the next answers; 200 when there are none left. A negative one is no answer at all.
     delay_s: Before each answer.
     location: Where redirects lead.
+    said: The body of each answer.
     """
 
     def __init__(self) -> None:
@@ -32,6 +33,7 @@ class Receiver:
         self.answers: list[int] = []
         self.delay_s = 0.0
         self.location = ""
+        self.said = b""
         self.changed = threading.Condition()
         self.url = ""
 
@@ -64,8 +66,9 @@ def receiving() -> Iterator[Receiver]:
                 self.send_response(status)
                 if receiver.location:
                     self.send_header("location", receiver.location)
-                self.send_header("content-length", "0")
+                self.send_header("content-length", str(len(receiver.said)))
                 self.end_headers()
+                self.wfile.write(receiver.said)
             except OSError:
                 self.close_connection = True  # the caller did not wait so long
 

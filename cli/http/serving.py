@@ -13,6 +13,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from cli.http import limits
 from cli.http.app import Service, make_app
+from cli.worker_logs import TextFormatter
 
 _BACKLOG: Final = 2_048
 
@@ -83,7 +84,9 @@ def serve(service: Service, *, listening: socket.socket, address: Address, start
         address: Where, and with which certificate.
         started: Called once requests are answered.
     """
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(TextFormatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("runfold").setLevel(logging.INFO)
     config = uvicorn.Config(
         make_app(service),

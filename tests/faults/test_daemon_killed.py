@@ -88,6 +88,19 @@ def test_daemon_when_it_is_asked_to_end(sqlite_url: str, tmp_path: Path) -> None
         assert {"delivered": 1} == open_outbox_table(log.store).count()
 
 
+def test_daemon_log_when_a_receiver_forges_a_line(sqlite_url: str, tmp_path: Path) -> None:
+    """What a receiver answers is told within one line, and cannot steer the terminal that shows it."""
+    with ledger.open(sqlite_url) as log, receiving() as receiver:
+        receiver.answers = [500]
+        receiver.said = "no\nrunfold: called back for run 7\x1b[31m red\x9b1m\u2028\r\x1b".encode()
+        log.abort(log.enqueue("test", callback_url=receiver.url).id)
+        with a_daemon(sqlite_url, tmp_path, "--callback-attempts", "1"):
+            wait_until_counted(log, {"failed": 1})
+
+    [line] = [line for line in (tmp_path / "daemon.log").read_text().splitlines() if "gave up" in line]
+    assert line.endswith(r"answered 500. no runfold: called back for run 7 red\x9b1m \x1b"), line
+
+
 def test_callback_commands_when_used_together(sqlite_url: str, tmp_path: Path) -> None:
     """What is added is listed, hears of a run, and is removed; what failed is shown and retried."""
 

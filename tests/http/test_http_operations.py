@@ -206,6 +206,17 @@ def test_path_when_there_is_nothing(shared_url: str, tmp_path: Path) -> None:
         assert "GET /wp-login.php 404" in server.log.read_text()
 
 
+def test_log_when_a_path_forges_a_line(sqlite_url: str, tmp_path: Path) -> None:
+    """What a path says stays within its line, and cannot steer the terminal that shows it."""
+    with serving(sqlite_url, tmp_path, "--log-requests") as server:
+        assert 404 == server.get("/a%0AINFO%20GET%20/forged%1b[31m%0d%1bred%c2%9b%e2%80%a8").status
+
+        [line] = [line for line in server.log.read_text().splitlines() if "forged" in line]
+
+    assert r"GET /aINFO GET /forged\x1bred\x9b 404" in line
+    assert "\x1b" not in line
+
+
 def test_server_when_told_to_stop(server: Server) -> None:
     """SIGTERM ends the server at once although a stream is open, and nothing is lost."""
     run_id = server.enqueue()
