@@ -121,11 +121,11 @@ class Service:
         self._admitted: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def close(self) -> None:
-        """End the threads; what they do is finished first."""
+        """End the threads; what they do is finished first, and what waits for one is not begun."""
         self.hub.close()
         self.hub.join(limits.SHUTDOWN_S)
-        self._writers.shutdown()
-        self._readers.shutdown()
+        self._writers.shutdown(cancel_futures=True)
+        self._readers.shutdown(cancel_futures=True)
 
     async def in_thread(self, work: Callable[..., Answered], *arguments: Any, is_write: bool = False) -> Answered:
         """Do something that blocks.

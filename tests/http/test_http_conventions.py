@@ -1,5 +1,6 @@
 """Keys, versions, sizes, rates, ids and problems: what every operation does alike."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -14,7 +15,7 @@ from http_server import Server, new_token, serving
 import ledger
 from cli.http.app import Options, Service
 from cli.http.auth import EVERYBODY
-from cli.http.limits import BODY_BYTES_MAX
+from cli.http.limits import BODY_BYTES_MAX, WRITERS
 from cli.http.messages import EnqueueBody, Nothing
 from cli.http.operations import Call
 from cli.http.problems import RequestInFlight
@@ -377,3 +378,32 @@ def test_key_when_two_projects_use_it_at_once(tmp_path: Path) -> None:
 
         service.claim_key(asking("web"))
         service.close()
+
+
+def test_close_when_more_wait_than_there_are_threads(sqlite_url: str) -> None:
+    """A server that ends finishes what its threads do, and begins nothing of what waits for one."""
+    may_end, begun = threading.Event(), threading.Semaphore(0)
+
+    def write() -> None:
+        begun.release()
+        may_end.wait(30)
+
+    async def end(service: Service) -> tuple[list[object], list[object]]:
+        tasks = [asyncio.create_task(service.in_thread(write, is_write=True)) for _ in range(WRITERS + 20)]
+        for _ in range(WRITERS):
+            await asyncio.to_thread(begun.acquire, timeout=30)
+        closing = asyncio.create_task(asyncio.to_thread(service.close))
+        try:
+            async with asyncio.timeout(10):
+                waited = await asyncio.gather(*tasks[WRITERS:], return_exceptions=True)
+        finally:
+            may_end.set()
+        await closing
+        return await asyncio.gather(*tasks[:WRITERS]), waited
+
+    with ledger.open(sqlite_url, migrate=True) as log:
+        finished, waited = asyncio.run(end(Service(log, tokens=None, options=Options())))
+
+    assert [None] * WRITERS == finished
+    assert {asyncio.CancelledError} == {type(each) for each in waited}
+    assert not begun.acquire(blocking=False)
