@@ -36,6 +36,9 @@ VERDICTS: Final = ("none", "passed", "failed", "blocked")
 INPUT_CHARS_MAX: Final = 8 * 1024 * 1024
 """Of a file or stdin that is read as JSON: far above what a ledger takes, far below what a machine has."""
 
+DURATION_WEEKS_MAX: Final = 5_200
+"""A hundred years: what is that far off is no date that anybody means, and further off there are soon none at all."""
+
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d|w)", re.ASCII)
 _UNITS: Final = {
     "ms": timedelta(milliseconds=1),
@@ -51,16 +54,27 @@ _UNITS: Final = {
 
 
 class Duration(_Written):
-    """A length of time: `90`, `90s`, `10m`, `1h30m`, `2d`."""
+    """A length of time: `90`, `90s`, `10m`, `1h30m`, `2d`.
+
+    Args:
+        at_most: The longest that is taken.
+    """
 
     name = "duration"
+
+    def __init__(self, at_most: timedelta = timedelta(weeks=DURATION_WEEKS_MAX)) -> None:
+        self._at_most = at_most
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
         if isinstance(value, timedelta):
             return value
         length = duration_of(value)
         if length is None:
-            self.fail(f"{value!r} is no duration: 90, 90s, 10m, 1h30m or 2d is.", param, ctx)
+            self.fail(
+                f"{value!r} is no duration: 90, 90s, 10m, 1h30m or 2d is, up to {DURATION_WEEKS_MAX}w.", param, ctx
+            )
+        if length > self._at_most:
+            self.fail(f"{value!r} is too long: {self._at_most.total_seconds():g} s is the longest.", param, ctx)
         return length
 
 
@@ -139,16 +153,17 @@ RUN_ID: Final = RunIdType()
 
 
 def duration_of(text: str) -> timedelta | None:
-    """Read a duration; None when it is none."""
+    """Read a duration; None when it is none, or too long for any use."""
     if text.isascii() and text.isdigit():
         text += "s"
     parts = _DURATION.findall(text)
     if not parts or "".join(number + unit for number, unit in parts) != text:
         return None
     try:
-        return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+        length = sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
     except OverflowError:
         return None
+    return length if length <= timedelta(weeks=DURATION_WEEKS_MAX) else None
 
 
 def read_json_object(text: str, *, option: str) -> "JsonObject":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli.config import Setting
-from cli.options import DURATION, metrics_options, url_option, writing_ledger
+from cli.options import DURATION, Duration, metrics_options, url_option, writing_ledger
 
 if TYPE_CHECKING:
     from cli.daemon import Step
@@ -44,7 +44,13 @@ class _NetworkType(_Written):
     metavar="CIDR",
     help="Let callbacks go to this network, though it is not public; repeatable.",
 )
-@click.option("--callback-timeout", type=DURATION, default="15s", show_default=True, help="How long one call may take.")
+@click.option(
+    "--callback-timeout",
+    type=Duration(timedelta(hours=1)),
+    default="15s",
+    show_default=True,
+    help="How long one call may take.",
+)
 @click.option(
     "--callback-attempts", type=click.IntRange(1, 100), default=12, show_default=True, help="Then it has failed."
 )

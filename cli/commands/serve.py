@@ -45,6 +45,8 @@ def serve(
       runfold serve
       runfold serve --host 0.0.0.0 --url postgresql://runfold@db/runs --tls-certificate web.pem --tls-key web.key
     """
+    if tls_key is not None and tls_certificate is None:
+        raise click.UsageError("--tls-key is the key of a certificate, and none is given. Give --tls-certificate too.")
     try:
         from cli.http.app import Options, Service
         from cli.http.serving import Address, listen
@@ -52,6 +54,8 @@ def serve(
     except ImportError as exc:
         raise NoLedger(f"the server needs more than is installed ({exc}): pip install 'runfold[server]'.") from exc
     needs_tokens = _needs_tokens(host, url, auth)
+    import ssl
+
     from cli.telemetry.asked import telemetry
 
     with telemetry() as found, writing_ledger(url) as log:
@@ -67,12 +71,18 @@ def serve(
         scheme = "https" if tls_certificate else "http"
         where = f"{scheme}://{_shown(host)}:{listening.getsockname()[1]}"
         service = Service(log, tokens=tokens, options=options, telemetry=found)
-        serve_http(
-            service,
-            listening=listening,
-            address=address,
-            started=lambda: _tell(where, url, needs_tokens=needs_tokens, is_plain=not tls_certificate, host=host),
-        )
+        try:
+            serve_http(
+                service,
+                listening=listening,
+                address=address,
+                started=lambda: _tell(where, url, needs_tokens=needs_tokens, is_plain=not tls_certificate, host=host),
+            )
+        except ssl.SSLError as exc:  # of the files: what goes wrong in a connection ends that connection
+            raise click.UsageError(
+                f"{tls_certificate} cannot be served with: {exc}. Give a PEM file with the certificate, and its key in"
+                " it or as --tls-key."
+            ) from exc
 
 
 def _needs_tokens(host: str, url: Setting, auth: bool | None) -> bool:

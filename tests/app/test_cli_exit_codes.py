@@ -63,10 +63,16 @@ def test_exit_code_when_the_command_is_wrong(tmp_path: Path, args: list[str]) ->
         ["enqueue", "test", "--input", '{"password": "hunter2-hunter2-hunter2"}'],
         ["enqueue", "test", "--priority", "1000001"],
         ["list", "--page-token", "nonsense"],
+        ["enqueue", "test", "--delay", "999999w"],
+        ["daemon", "--callback-timeout", "61m"],
+        ["serve", "--port", "0", "--tls-key", "notes.txt"],
+        ["serve", "--port", "0", "--tls-certificate", "notes.txt"],
     ],
 )
 def test_exit_code_when_a_value_cannot_be_stored(tmp_path: Path, log: ledger.Ledger, args: list[str]) -> None:
-    """A value that the ledger refuses is 2, and nothing is written."""
+    """A value that the ledger or the command refuses is 2, and nothing is written."""
+    (tmp_path / "notes.txt").write_text("no certificate")
+
     assert (2, "error:", 1) == failed(runfold(*args, folder=tmp_path))
     assert [] == list(log.read_all())
 

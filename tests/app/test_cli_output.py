@@ -123,6 +123,8 @@ def test_length_when_it_grows(milliseconds: int | None, expected: str) -> None:
         ("1.5h", timedelta(minutes=90)),
         ("250ms", timedelta(milliseconds=250)),
         ("2w", timedelta(weeks=2)),
+        ("5200w", timedelta(weeks=5_200)),
+        ("5200w1ms", None),
         ("", None),
         ("m", None),
         ("5 m", None),
