@@ -11,11 +11,12 @@ STAMP := $(VENV)/.synced
 help:  ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | sort -u | expand -t 12
 
-$(STAMP): pyproject.toml uv.lock
+# The install holds a copy of what other programs load by name, so it is made anew when that changes.
+$(STAMP): pyproject.toml uv.lock $(wildcard cli/outside/runfold/*.py)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with make PYTHON=python3.12"; exit 1; }
 	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@command -v uv >/dev/null 2>&1 || test -x $(VENV)/bin/uv || $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check uv
-	$(UV) sync --frozen --inexact --all-extras --quiet
+	$(UV) sync --frozen --inexact --all-extras --quiet --reinstall-package runfold
 	@touch $@
 
 setup: $(STAMP)  ## Make the virtual environment

@@ -7,7 +7,9 @@
     ├── NoLedger                  there is no ledger to read
     ├── RunUnsuccessful           the run that was waited for did not succeed
     ├── NotVerified               what was checked is not as it should be
-    └── TimedOut
+    ├── TimedOut
+    ├── CommandNotExecutable      there is a file of that name, and it may not be executed
+    └── CommandNotFound
 
 Which exit code each of them ends with stands in `cli.main`.
 """
@@ -48,3 +50,11 @@ class NotVerified(click.ClickException):
 
 class TimedOut(click.ClickException):
     """What was waited for did not come in time."""
+
+
+class CommandNotExecutable(click.ClickException):
+    """A command that was to be executed again and again is a file that cannot be executed."""
+
+
+class CommandNotFound(click.ClickException):
+    """A command that was to be executed again and again is not there."""

@@ -84,6 +84,8 @@ EXIT_CODES: Final = {
     "NotVerified": 8,
     "InvariantBroken": 8,
     "TimedOut": 124,
+    "CommandNotExecutable": 126,
+    "CommandNotFound": 127,
     "KeyboardInterrupt": 130,
     "Abort": 130,
     "EOFError": 130,

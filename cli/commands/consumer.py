@@ -1,5 +1,6 @@
 """`runfold consumer`: the named readers of the log, and how far each has come."""
 
+import os
 import signal
 import sys
 from datetime import timedelta
@@ -102,8 +103,10 @@ def run(
       runfold consumer run audit --until-end -- tee -a audit.jsonl
     """
     from cli.acting import Acting, environment
+    from cli.execution.command_check import require_command
     from cli.worker_logs import log_to_stderr
 
+    require_command(command[0], os.environ)
     log_to_stderr(sys.stderr, form=log_format)
     with writing_ledger(url) as log:
         found = log.consumer(

@@ -20,7 +20,7 @@ _LEASE: Final = timedelta(seconds=60)
     "worker",
     short_help="Execute a command for each run that waits.",
     epilog="SIGTERM or Ctrl-C once: claim no more, let commands end, hand back what does not within --grace. The exit"
-    " code is 0 then.",
+    " code is 0 then. It is 126 or 127 when the command cannot be executed or found; then nothing is claimed.",
 )
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @click.option("--kind", "kinds", multiple=True, required=True, help="Execute runs of this kind; repeatable.")
@@ -78,6 +78,7 @@ def worker(
     check_patterns((*junit, *reportlog), is_cut=concurrency > 1)
     from dataclasses import replace
 
+    from cli.execution.command_check import require_command
     from cli.execution.command_work import Command
     from cli.execution.guardian import Guardian
     from cli.telemetry.watching import watching
@@ -85,6 +86,7 @@ def worker(
     from cli.worker_logs import log_to_stderr
 
     refuse_remote(url, command="worker")
+    require_command(command[0], os.environ)
     log_to_stderr(sys.stderr, form=log_format)
     place = replace(url, value=absolute_url(url.value))
     with (

@@ -17,9 +17,10 @@ from cli.execution.file_results import FileResults
 from cli.execution.guardian import Guardian
 from cli.execution.judgement import ShardEnd, failed_results, judge
 from cli.execution.log_writer import LogWriter
+from cli.execution.pytest_report import LOADED, PLUGIN_MISSING, missing_plugin, needs_plugin
 from cli.execution.result_writer import ResultWriter
 from cli.execution.shard_process import ShardProcess
-from cli.worker import Work, WorkFailed
+from cli.worker import NotRetryable, Work, WorkFailed
 from ledger.clock import monotonic
 from ledger.errors import LedgerError
 from ledger.run.codec import encode_json
@@ -68,7 +69,10 @@ class Command:
         state = work.log.state(work.run_id)
         with tempfile.TemporaryDirectory(prefix="runfold-work-") as folder:
             place = self._place(work, state, Path(folder))
-            failure = judge([_Running(self, work, place).run()], shard_count=1)
+            loaded = Path(folder) / "loaded"
+            failure = judge([_Running(self, work, place, {LOADED: str(loaded)}).run()], shard_count=1)
+            if failure is None and not work.is_stopped and self._is_unreported(work, place, loaded):
+                raise NotRetryable(missing_plugin(splits_pytest=self.splits_pytest), category=PLUGIN_MISSING)
         if failure is not None and not work.is_stopped:
             raise WorkFailed(failure.error, category=failure.category)
 
@@ -92,11 +96,21 @@ class Command:
             plan_file=str(folder / "plan.txt") if state.has_plan else None,  # a shard may have no tests
         )
 
+    def _is_unreported(self, work: Work, place: ShardEnvironment, loaded: Path) -> bool:
+        """Tell whether a pytest that was to report did not."""
+        reads_files = bool(self.junit or self.reportlog)
+        if not needs_plugin(self.command, splits_pytest=self.splits_pytest, reads_files=reads_files):
+            return False
+        if loaded.exists() or (place.plan_file and not work.plan):
+            return False
+        shard = work.log.state(work.run_id).shards.get(place.shard or 0)
+        return reads_files or shard is None or not shard.results.statuses
+
 
 class _Running:
     """One command while it runs."""
 
-    def __init__(self, command: Command, work: Work, place: ShardEnvironment) -> None:
+    def __init__(self, command: Command, work: Work, place: ShardEnvironment, more: Mapping[str, str]) -> None:
         self._command = command
         self._work = work
         self._selector = selectors.DefaultSelector()
@@ -119,7 +133,7 @@ class _Running:
         self._process = ShardProcess(
             substitute_all(command.command, shard=shard, shard_count=count),
             shard=shard,
-            environ=place.over(_traced(command.environ, work.log.traceparent)),
+            environ={**place.over(_traced(command.environ, work.log.traceparent)), **more},
             guardian=command.guardian,
             selector=self._selector,
             on_line=self._take_line,

@@ -10,22 +10,25 @@ no results. Whoever closes the run meanwhile has won; this execution then stops 
 
 import os
 import selectors
-import shutil
 import socket
+import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from time import sleep
 from typing import Final, TypeVar
 
+from cli.execution.command_check import trouble_with
 from cli.execution.file_results import FileResults
 from cli.execution.guardian import Guardian
-from cli.execution.judgement import FIRST_ATTEMPT, ShardEnd, failed_results, judge, succeeded, taken_away
+from cli.execution.judgement import FIRST_ATTEMPT, Failure, ShardEnd, failed_results, judge, succeeded, taken_away
 from cli.execution.launcher import NOT_EXECUTABLE, NOT_FOUND
 from cli.execution.log_writer import LogWriter
 from cli.execution.plan import Plan
+from cli.execution.pytest_report import LOADED, PLUGIN_MISSING, missing_plugin, needs_plugin
 from cli.execution.result_writer import Recording, ResultWriter
 from cli.execution.run_watch import RunWatch
 from cli.execution.screen import Screen, describe_results
@@ -149,11 +152,10 @@ class Execution:
         """Fail the run when there is no such command, and give the code that shells give for it; 0 when there is."""
         for shard in range(self._plan.process_count):
             name = substitute(self._plan.command[0], shard=shard, shard_count=self._plan.process_count)
-            path = self._environ.get("PATH", os.defpath)
-            if shutil.which(name, path=path) is not None:
+            trouble = trouble_with(name, self._environ)
+            if trouble is None:
                 continue
-            is_there = shutil.which(name, mode=os.F_OK, path=path) is not None
-            error = f"the command {name!r} {'cannot be executed' if is_there else 'was not found'}"
+            error, is_there = trouble
             category = "command_not_executable" if is_there else "command_not_found"
             self._settle(
                 lambda event_id, error=error, category=category: self._log.fail(  # type: ignore[misc]
@@ -168,6 +170,7 @@ class Execution:
         self._log_writer = LogWriter(self._log, self._run_id) if self._plan.records_output else None
         self._watch = RunWatch(self._log, self._log.state(self._run_id), lease=self._lease, lease_s=LEASE_S)
         self._guardian = Guardian(self._run_id, self._url)
+        self._folder = tempfile.TemporaryDirectory(prefix="runfold-exec-")
         try:
             self._began_at = monotonic()
             try:
@@ -189,6 +192,7 @@ class Execution:
             self._watch.close()
             self._guardian.close()
             self._pool.shutdown()
+            self._folder.cleanup()
             self._screen.close()
 
     # --- starting -------------------------------------------------------------------------------------------
@@ -218,7 +222,7 @@ class Execution:
         process = ShardProcess(
             substitute_all(self._plan.command, shard=shard, shard_count=count),
             shard=shard,
-            environ=place.over(self._environ),
+            environ={**place.over(self._environ), LOADED: str(Path(self._folder.name, f"loaded-{shard}"))},
             guardian=self._guardian,
             selector=self._selector,
             on_line=self._take_line,
@@ -369,7 +373,7 @@ class Execution:
         run_id, log = self._run_id, self._log
         match self._stop:
             case None:
-                failure = judge(ends, shard_count=self._plan.process_count)
+                failure = judge(ends, shard_count=self._plan.process_count) or self._unreported()
                 if failure is None:
                     return self._settle(lambda event_id: log.complete(run_id, event_id=event_id))
                 return self._settle(
@@ -392,6 +396,18 @@ class Execution:
                 mode = "shutdown" if stop is Stop.SHUTDOWN else "user"
                 reason = _ABORT_REASONS[stop]
                 return self._settle(lambda event_id: log.abort(run_id, reason=reason, mode=mode, event_id=event_id))
+
+    def _unreported(self) -> Failure | None:
+        """Tell that a pytest which was to report did not; any shard's will do, since all have one command."""
+        plan = self._plan
+        reads_files = bool(plan.junit or plan.reportlog)
+        if not needs_plugin(plan.command, splits_pytest=plan.splits_pytest, reads_files=reads_files):
+            return None
+        has_results = not reads_files and bool(self._settle(lambda _: self._log.state(self._run_id)).statuses)
+        if has_results or any(Path(self._folder.name).iterdir()):
+            return None
+        error = missing_plugin(splits_pytest=plan.splits_pytest)
+        return Failure(error=error, category=PLUGIN_MISSING, headline=error)
 
     def _settle(self, call: Callable[[str], _T]) -> _T:
         """Call until the ledger can be reached and the outcome is known; the event's id makes a second call safe."""

@@ -240,6 +240,30 @@ def test_exec_when_there_is_no_command(tmp_path: Path, command: str, code: int, 
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("args", [("--shards", "2", "--split-pytest"), ()])
+def test_exec_when_pytest_is_one_without_the_plugin(tmp_path: Path, args: tuple[str, ...]) -> None:
+    """A pytest that never reported is no success: which tests it ran, and how often, nobody knows."""
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:runfold"]
+
+    done = runfold_exec(tmp_path, "test", *args, "--", *command)
+
+    run = the_run(tmp_path)
+    assert (1, "failed", "plugin_missing") == (done.returncode, run.status, run.error_category), done.stderr
+    assert "the plugin did not report" in done.stderr
+    assert "install runfold" in done.stderr.lower()
+
+
+@pytest.mark.parametrize("more", [("--collect-only",), ("-k", "nothing"), ("--version",)])
+def test_exec_when_pytest_has_the_plugin_and_nothing_to_report(tmp_path: Path, more: tuple[str, ...]) -> None:
+    """A pytest that ran no test, and has the plugin, is judged by its exit code alone."""
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+
+    runfold_exec(tmp_path, "test", "--", sys.executable, "-m", "pytest", "-q", *more)
+
+    assert "plugin_missing" != the_run(tmp_path).error_category
+
+
 def test_exec_when_the_script_has_no_interpreter(tmp_path: Path) -> None:
     """A command that turns out not to be executable only when it starts fails the run in the same words."""
     script = tmp_path / "script"

@@ -85,6 +85,30 @@ def lines(log: Ledger, run_id: str) -> list[str]:
     return [line for event in log.read(run_id) if event.type == "log_appended" for line in event.data.lines]
 
 
+@pytest.mark.parametrize(("command", "code"), [("./no-such.sh", 127), ("./notes.txt", 126)])
+def test_worker_when_there_is_no_command(tmp_path: Path, log: Ledger, command: str, code: int) -> None:
+    """A worker without a command claims nothing, says so, and ends as shells do."""
+    (tmp_path / "notes.txt").write_text("no program")
+    run = log.enqueue("test").id
+
+    done = work(tmp_path, "--", command)
+
+    assert (code, "queued") == (done.returncode, log.state(run).status)
+    assert f"the command '{command}'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_worker_when_its_pytest_has_no_plugin(tmp_path: Path, log: Ledger) -> None:
+    """A shard whose pytest never reported fails its run at once: a further attempt would be no better."""
+    (tmp_path / "test_a.py").write_text("def test_a(): pass\n")
+    run = log.enqueue("test", shard_count=2).id
+
+    work(tmp_path, "--split-pytest", "--", sys.executable, "-m", "pytest", "-q", "-p", "no:runfold")
+
+    state = log.state(run)
+    assert ("failed", "plugin_missing", 1) == (state.status, state.error_category, state.attempt)
+
+
 def test_worker_when_commands_succeed_and_fail(tmp_path: Path, log: Ledger) -> None:
     """An exit code of 0 completes the run; another fails the attempt, until none is left."""
     good, bad = log.enqueue("test", input={"code": 0}).id, log.enqueue("test", input={"code": 3}).id

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Generator, Mapping
+from contextlib import suppress
 from typing import Any, Final, Protocol
 
 import pytest
@@ -25,6 +26,8 @@ ERROR_CHARS_MAX: Final = 8_192
 """As the ledger cuts errors (`ledger.limits.ERROR_CHARS_MAX`), which is not imported in here."""
 RECORDER_END_S: Final = 45.0
 """How long a finished test run waits for its last results: a writer's longest wait for a locked file, and a margin."""
+LOADED: Final = "RUNFOLD_PYTEST_LOADED"
+"""Names the file by which whoever started this pytest sees that the plugin is here."""
 ENDING_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -39,7 +42,10 @@ def register(config: pytest.Config, environ: Mapping[str, str]) -> None:
         raise pytest.UsageError(
             f"runfold: {exc}. Fix the variable, or unset RUNFOLD_RUN_ID to record nothing."
         ) from exc
-    if place is None or config.option.collectonly:
+    if place is None:
+        return
+    _tell_loaded(environ.get(LOADED))
+    if config.option.collectonly:
         return
     planned = None
     if place.splits_pytest and place.plan_file is not None:
@@ -49,6 +55,13 @@ def register(config: pytest.Config, environ: Mapping[str, str]) -> None:
         config.pluginmanager.register(ShardSplit(place.shard, place.shard_count), "runfold-split")
     if place.records_pytest and not hasattr(config, "workerinput"):
         config.pluginmanager.register(ResultReporter(config, RecorderPipe(environ), planned), "runfold-results")
+
+
+def _tell_loaded(path: str | None) -> None:
+    """Say that the plugin is here; in a container it may be unable to, and the results say it."""
+    if path:
+        with suppress(OSError), open(path, "a", encoding="utf-8"):
+            pass
 
 
 class RecorderPipe:
