@@ -24,6 +24,7 @@ from ledger.errors import BatchLost, ConsumerNotFound, InvalidInput
 from ledger.facts import RunsFacts
 from ledger.filters import Filter
 from ledger.run.codec import RecordedRunEvent, decode_page
+from ledger.run.events import EVENT_TYPES, type_of
 from ledger.run.values import check_integer, check_labels, check_lease_s, check_names, check_optional_text, check_text
 from ledger.store import Store
 
@@ -71,13 +72,26 @@ def new_settings(
         InvalidInput: when its name or something else is none.
     """
     wanted = Filter(
-        types=frozenset(check_names(types, field="types")),
+        types=frozenset(check_types(types)),
         kind=check_optional_text(kind, field="kind", chars_max=limits.NAME_CHARS_MAX),
         labels=check_labels(labels or {}, field="labels"),
         projects=None if projects is None else frozenset(check_names(projects, field="projects")),
     )
     check_integer(partitions, field="partitions", at_least=1, at_most=limits.PARTITIONS_MAX)
     return ConsumerSettings(name=check_name(name), wanted=wanted, partitions=partitions, created_at=now)
+
+
+def check_types(types: Sequence[str]) -> list[str]:
+    """Check types of events: a consumer of one that is never written would wait for ever.
+
+    Raises:
+        InvalidInput: when one of them is none.
+    """
+    known = sorted(map(type_of, EVENT_TYPES))
+    for name in (checked := check_names(types, field="types")):
+        if name not in known:
+            raise InvalidInput("types", f"has {name!r}, which is no type of event: {', '.join(known)} are.")
+    return checked
 
 
 def check_name(name: str) -> str:

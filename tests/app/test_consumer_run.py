@@ -45,6 +45,27 @@ def noted(folder: Path) -> list[str]:
     return [line.split()[0] for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def test_run_when_there_is_no_command(shared_url: str, tmp_path: Path) -> None:
+    """A command that is not there is told before a consumer is made."""
+    done = runfold("consumer", "run", "c", "--url", shared_url, "--type=failed", "--", "nosuchcmd", folder=tmp_path)
+
+    assert 127 == done.code
+    assert "the command 'nosuchcmd' was not found" in done.err
+    with ledger.open(shared_url) as log:
+        assert [] == log.consumers()
+
+
+def test_run_when_the_type_is_none(shared_url: str, tmp_path: Path) -> None:
+    """A consumer of events that are never written is refused with the types that there are."""
+    done = runfold("consumer", "run", "c", "--url", shared_url, "--type=bogus", "--", "true", folder=tmp_path)
+
+    assert 2 == done.code
+    assert "'bogus'" in done.err
+    assert "shard_result_appended" in done.err
+    with ledger.open(shared_url) as log:
+        assert [] == log.consumers()
+
+
 def test_run_when_all_goes_well(shared_url: str, tmp_path: Path) -> None:
     """Each event that is wanted comes once and in order; the next start goes on where the first ended."""
     first = ended_runs(shared_url, 5)
