@@ -2,19 +2,23 @@
 
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
 from cli.config import Setting
-from cli.options import JsonCommand, output_options, url_option, writing_ledger
+from cli.errors import NoLedger
+from cli.options import JsonCommand, output_options, reading_ledger, require_ledger, url_option, writing_ledger
 from cli.output import Output
 
 if TYPE_CHECKING:
     from cli.imports.importing import Report
     from cli.imports.source_file import SourceFile
     from cli.imports.source_run import SourceRun
+    from ledger.api import Ledger
 
 FIELDS: Final = ("runs", "new_runs", "events", "repaired", "skipped")
 _SHOWN: Final = 20
@@ -48,11 +52,14 @@ def import_command(*, system: str, file: Path, dry_run: bool, url: Setting, outp
     from cli.imports.source_file import SourceFile
 
     report = Report()
-    with SourceFile(file) as source, writing_ledger(url) as log:
-        reports = import_runs(log, _reader(system)(source), system=system, origin=file.name, is_dry=dry_run)
-        for report in reports:
-            if report.runs % _EVERY_RUNS == 0:
-                output.tell(f"{report.runs:,} runs read, {report.events:,} events appended …")
+    with SourceFile(file) as source:
+        runs = _reader(system)(source)
+        first = list(islice(runs, 1))  # whose file it is shows here, before a ledger is made
+        with _looked_at(url) if dry_run else writing_ledger(url) as log:
+            reports = import_runs(log, chain(first, runs), system=system, origin=file.name, is_dry=dry_run)
+            for report in reports:
+                if report.runs % _EVERY_RUNS == 0:
+                    output.tell(f"{report.runs:,} runs read, {report.events:,} events appended …")
     if output.is_json:
         output.document(_document(report))
     else:
@@ -63,6 +70,20 @@ def import_command(*, system: str, file: Path, dry_run: bool, url: Setting, outp
             f"{len(report.skipped)} of {report.runs} runs were not brought in whole, the first: {report.skipped[0][0]}:"
             f" {report.skipped[0][1]}"
         )
+
+
+@contextmanager
+def _looked_at(url: Setting) -> "Iterator[Ledger]":
+    """Open a ledger that nothing is written to; where there is none, an empty one that nobody else sees."""
+    from ledger.opening import open as open_ledger
+
+    try:
+        require_ledger(url)
+        opened: AbstractContextManager[Ledger] = reading_ledger(url)
+    except NoLedger:
+        opened = open_ledger("memory:")
+    with opened as log:
+        yield log
 
 
 def _reader(system: str) -> "Callable[[SourceFile], Iterator[SourceRun]]":

@@ -20,7 +20,7 @@ _TEXT_DOCUMENTS: Final = ("rateLimitError", "tracePath", "videoPath")
 
 def read_runs(source: SourceFile) -> Iterator[SourceRun]:
     """Give every run of the file, oldest first."""
-    source.require("runs", ["id", "status"])
+    source.require("runs", ["id", "status", "startedAt"])
     for row in source.rows("runs", order_by="rowid"):
         yield _run(source, row)
 

@@ -426,3 +426,24 @@ def test_import_of_another_file(sqlite_url: str, tmp_path: Path) -> None:
     assert (2, 2) == (wrong.code, none.code)
     assert "has no 'runs'" in wrong.err
     assert "cannot be read" in none.err
+
+
+@pytest.mark.parametrize(("system", "other"), [("sentri", CHOO), ("choo", SENTRI), ("sando", SENTRI)])
+def test_import_when_the_file_is_of_another_system(tmp_path: Path, system: str, other: str) -> None:
+    """Another system's file is refused by name, and no ledger is made for it."""
+    source = Source(tmp_path / "other.db", other)
+    source.add("runs", id="r1", status="running")
+
+    done = runfold("import", system, str(source.path), folder=tmp_path)
+
+    assert 2 == done.code
+    assert "it is not the database of this system" in done.err
+    assert not (tmp_path / ".runfold").exists()
+
+
+def test_import_when_dry_and_there_is_no_ledger(tmp_path: Path, sentri: Source) -> None:
+    """Looking what would be brought in makes neither a folder nor a ledger."""
+    done = runfold("import", "sentri", str(sentri.path), "--dry-run", "--json", folder=tmp_path)
+
+    assert 0 < json.loads(done.out)["new_runs"], done.err
+    assert not (tmp_path / ".runfold").exists()
