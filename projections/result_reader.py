@@ -115,10 +115,13 @@ class Results:
 
         Skips are left out, and so are tests that have nothing to rank them by. Equals stand in the order of their ids.
 
+        What a run reports of a test counts once: as failed if one of its reports failed, such as that of a tear-down
+        after a call that passed; its duration is their sum.
+
         - `flaky`: by the share of executed results that are unsteady. One is unsteady when it passed only after a retry
           (`retryCount` or `retries` above 0), or when its outcome (passed or failed) is another than that of the test's
-          executed result before it. Results follow one another as their runs were created, and within a run as they
-          appeared. A test that always fails is not flaky.
+          executed result before it. Results follow one another as their runs were created. A test that always fails is
+          not flaky.
         - `slowest`: by the mean duration.
         - `failing`: by how many results failed, then by their share.
 

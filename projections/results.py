@@ -88,10 +88,10 @@ class TestSummary(msgspec.Struct, frozen=True, kw_only=True):
     """What the recent runs of a project say of one test.
 
     Attributes:
-        executed: Results that are no skips.
+        executed: Runs that report something of it other than a skip.
         passed: Those that count as passed; the others failed.
         flaky_score: The share of executed results that are unsteady; see `Results.tests`. 0 is steady, 1 the worst.
-        duration_ms: Mean over the executed results that have a duration; None when none has.
+        duration_ms: Mean over those of them that tell a duration; None when none does.
         duration_ms_max: The longest of them.
         last: Its newest result, skips included.
     """

@@ -71,12 +71,16 @@ class MemoryResults(MemoryDetails[ResultsState]):
             recent = {header.run_id for header in headers[: wanted.runs]}
             rows = [(header.run_id, row) for header, row in self._all(live) if header.run_id in recent]
         rows.sort(key=lambda item: (item[1]["created_at"], item[0], item[1]["number"]))
-        by_test: dict[str, list[dict[str, Any]]] = defaultdict(list)
-        for _, row in rows:
+        by_test: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+        for run_id, row in rows:
             if row["test_id"] is not None and row["outcome"] != "skipped":
-                by_test[row["test_id"]].append(row)
+                by_test[row["test_id"]][run_id].append(row)
         is_ranked, order = _RANKING[wanted.ranking]
-        tests = [test for test in (_summed(test_id, rows) for test_id, rows in by_test.items()) if is_ranked(test)]
+        tests = [
+            test
+            for test in (_summed(test_id, [_one(rows) for rows in runs.values()]) for test_id, runs in by_test.items())
+            if is_ranked(test)
+        ]
         return sorted(tests, key=order)[: wanted.limit]
 
     def _dicts(self, generation: int, run_id: str, after: int, limit: int) -> list[dict[str, Any]] | None:
@@ -86,6 +90,16 @@ class MemoryResults(MemoryDetails[ResultsState]):
 
 def _row(run_id: str, row: dict[str, Any]) -> ResultRow:
     return ResultRow(run_id, *[row[name] for name in ResultRow._fields[1:]])
+
+
+def _one(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Make one of what a run reports of a test: failed if one of it failed, as one of a tear-down."""
+    durations = [row["duration_us"] for row in rows if row["duration_us"] is not None]
+    return {
+        "outcome": min(row["outcome"] for row in rows),
+        "is_retried": max(row["is_retried"] for row in rows),
+        "duration_us": sum(durations) if durations else None,
+    }
 
 
 def _summed(test_id: str, rows: Sequence[dict[str, Any]]) -> RankedTest:

@@ -88,6 +88,8 @@ LIMIT %s
 """
 _OF_PROJECT: Final = "project = %s"
 _OF_NO_PROJECT: Final = "project IS NULL"
+# What one run reports of a test is one outcome: failed if a report of it failed, as one of a tear-down ("failed" is the
+# lesser word). So a test that always fails there is as steady as one that always fails.
 _RANKED: Final = """
 WITH recent AS MATERIALIZED (
     SELECT run_id
@@ -98,14 +100,26 @@ WITH recent AS MATERIALIZED (
 ),
 executed AS (
     SELECT
-        result.test, result.test_id, result.outcome, result.is_retried, result.duration_us,
-        lag(result.outcome) OVER (
-            PARTITION BY result.test
-            ORDER BY result.created_at, result.run_id, result.number
-        ) AS before
+        result.test,
+        result.run_id,
+        max(result.test_id) AS test_id,
+        max(result.created_at) AS created_at,
+        min(result.outcome) AS outcome,
+        max(result.is_retried) AS is_retried,
+        sum(result.duration_us) AS duration_us
     FROM recent
     JOIN runfold.results AS result ON result.generation = %s AND result.run_id = recent.run_id
     WHERE result.test IS NOT NULL AND result.outcome <> 'skipped'
+    GROUP BY result.test, result.run_id
+),
+compared AS (
+    SELECT
+        test, test_id, outcome, is_retried, duration_us,
+        lag(outcome) OVER (
+            PARTITION BY test
+            ORDER BY created_at, run_id
+        ) AS before
+    FROM executed
 ),
 summed AS (
     SELECT
@@ -115,8 +129,8 @@ summed AS (
         count(*) FILTER (WHERE is_retried = 1 OR outcome <> before) AS unsteady,
         count(duration_us) AS timed,
         coalesce(sum(duration_us), 0)::bigint AS duration_us,
-        max(duration_us) AS duration_us_max
-    FROM executed
+        max(duration_us)::bigint AS duration_us_max
+    FROM compared
     GROUP BY test
 )
 SELECT test_id, executed, failed, unsteady, timed, duration_us, duration_us_max

@@ -244,6 +244,19 @@ def test_tests_when_ranked_by_flakiness(log: Ledger) -> None:
     assert "failed" == ranked[2].last.status
 
 
+def test_tests_when_a_tear_down_always_fails(log: Ledger) -> None:
+    """What a run reports of a test is one outcome, however many reports there are: one that always fails is steady."""
+    for _ in range(3):
+        record(log, a_result("a", durationMs=10), a_result("a", "error", durationMs=2), a_result("b"))
+
+    results = Results(log)
+    (failing,) = results.tests(project="web", order="failing")
+
+    assert [] == results.tests(project="web", order="flaky")
+    assert ("a", 3, 3, 0.0) == (failing.test_id, failing.executed, failing.failed, failing.flaky_score)
+    assert (12.0, 12.0) == (failing.duration_ms, failing.duration_ms_max)
+
+
 def test_tests_when_ranked_by_failures_and_by_duration(log: Ledger) -> None:
     """Failing tests stand by failures, then by their share; slow ones by the mean of what was timed."""
     record(log, a_result("a", "failed", durationMs=10), a_result("b", "failed"), a_result("c", durationMs=30.5))
