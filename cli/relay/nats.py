@@ -51,6 +51,10 @@ class StreamMissing(LedgerError):
     """The stream is not there, or does not take the subjects."""
 
 
+class _Unreachable(Exception):
+    """No server could be connected to."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relaying:
     """Where to, and how.
@@ -88,6 +92,7 @@ class NatsRelay:
         self._relayed_up_to = -1
         self._last_position = 0
         self._last_id: str | None = None
+        self._is_away = False
 
     def stop(self) -> None:
         """Make `run` return once the batch under way is done. To be called in the loop."""
@@ -110,6 +115,8 @@ class NatsRelay:
                 if not was_connected:
                     raise
                 logger.warning("%s", error)
+            except _Unreachable as error:
+                self._tell_away(error)
             except (nats.errors.Error, LedgerError, OSError, TimeoutError) as error:
                 logger.warning("the relay goes on in %.1f s after: %s", pause_s, error or type(error).__name__)
             with suppress(TimeoutError):
@@ -121,20 +128,55 @@ class NatsRelay:
 
     @asynccontextmanager
     async def _connected(self) -> AsyncIterator[tuple[Client, JetStreamContext]]:
-        client = await nats.connect(
-            self._how.url.split(","),
-            name="runfold relay",
-            allow_reconnect=False,
-            connect_timeout=5,
-            user_credentials=self._how.credentials,
-            error_cb=_note,
-        )
+        client = await self._connect()
         self._relayed_up_to = -1  # what this process knew may be old by now
         try:
             yield client, client.jetstream(timeout=ACK_TIMEOUT_S)
         finally:
             with suppress(nats.errors.Error, OSError):
                 await client.close()
+
+    async def _connect(self) -> Client:
+        """Connect, each server tried twice: pausing, and saying so once, is done here and not in the client.
+
+        Raises:
+            _Unreachable: when none of them is reachable, with what the last one met.
+        """
+        troubles: list[Exception] = []
+
+        async def note(error: Exception) -> None:
+            if is_connected:
+                logger.warning("the connection to NATS: %s", error or type(error).__name__)
+            else:
+                troubles[:] = [error]
+
+        is_connected = False
+        try:
+            client = await nats.connect(
+                self._how.url.split(","),
+                name="runfold relay",
+                allow_reconnect=False,
+                connect_timeout=5,
+                max_reconnect_attempts=1,
+                reconnect_time_wait=RETRY_S,
+                user_credentials=self._how.credentials,
+                error_cb=note,
+            )
+        except (nats.errors.Error, OSError, TimeoutError) as error:
+            told = troubles[0] if troubles else error
+            raise _Unreachable(str(told) or type(told).__name__) from error
+        is_connected = True
+        if self._is_away:
+            self._is_away = False
+            logger.warning("NATS is reachable again; the relay goes on")
+        return client
+
+    def _tell_away(self, error: Exception) -> None:
+        """Say once that there is no broker, however often it is looked for."""
+        told = logger.debug if self._is_away else logger.warning
+        self._is_away = True
+        servers = ", ".join(url.rpartition("@")[2] for url in self._how.url.split(","))
+        told("NATS is not reachable at %s (%s): check the URL; the relay goes on trying", servers, error)
 
     async def _require_stream(self, stream: JetStreamContext) -> None:
         wanted = f"{self._how.prefix}.*.*"
@@ -237,7 +279,3 @@ def covers(pattern: str, wanted: str) -> bool:
         if index >= len(need) or token not in ("*", need[index]):
             return False
     return len(have) == len(need)
-
-
-async def _note(error: Exception) -> None:
-    logger.warning("the connection to NATS: %s", error or type(error).__name__)

@@ -300,3 +300,22 @@ def test_message_when_at_the_limit_and_past_it() -> None:
 def test_covers_when_a_stream_takes_other_subjects(pattern: str, is_covered: bool) -> None:
     """Only a pattern that takes every project and type below the prefix will do."""
     assert is_covered is covers(pattern, "p.*.*")
+
+
+def test_relay_when_there_is_no_broker(sqlite_url: str, tmp_path: Path, broker: NatsServer) -> None:
+    """A broker that is not there is told of once, with its address, however often it is looked for; and once again."""
+    broker.add_stream("RUNS", subjects=["runfold.>"])
+    broker.kill()
+    said = tmp_path / "relay.log"
+    with ledger.open(sqlite_url) as log, relaying(sqlite_url, broker, tmp_path):
+        wait_until(lambda: "not reachable" in said.read_text())
+        time.sleep(5)
+        alone = said.read_text().splitlines()
+        broker.start()
+        write(log, runs=1)
+        wait_for_all(log, broker)
+
+    assert 1 == len(alone), alone
+    assert broker.url.removeprefix("nats://") in alone[0]
+    assert "check the URL" in alone[0]
+    assert [alone[0], "runfold: NATS is reachable again; the relay goes on"] == said.read_text().splitlines()
