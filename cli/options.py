@@ -294,9 +294,13 @@ def _prepare_logs(url: Setting) -> None:
     """Decide what is heard of a connection's troubles; a file has none, and needs no `logging`."""
     if url.value.startswith("sqlite:"):
         return
-    from cli.worker_logs import quiet_drivers
+    import logging
+
+    from cli.worker_logs import log_to_stderr, quiet_drivers
 
     quiet_drivers()
+    if not logging.getLogger("runfold").handlers:
+        log_to_stderr(sys.stderr, form="text")
 
 
 def _collect_garbage() -> None:

@@ -12,10 +12,12 @@ Differs from a ledger on a database: `append` and `resolve` are not there, since
 folded here, from the run's history, by the same rules.
 """
 
+import logging
 import os
 import threading
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from time import sleep
 from types import TracebackType
@@ -81,6 +83,8 @@ from ledger.tasks import Task
 TOKEN_VARIABLE: Final = "RUNFOLD_TOKEN"
 TRY_S: Final = 30.0
 """How long a server that is out of reach, or too busy, is asked again."""
+_SILENCE_S: Final = 1.0
+"""How long a call is tried before somebody is told why it takes so long."""
 _PAUSE_S: Final = 0.25
 _PAUSE_MAX_S: Final = 5.0
 _TIMEOUT: Final = urllib3.Timeout(connect=5, read=60)
@@ -92,6 +96,8 @@ _CONNECTIONS_MAX: Final = 32
 _BUSY: Final = (429, 503)
 _SHOWN_BYTES: Final = 64 * 1024
 """Of what answered instead of a stream."""
+
+logger = logging.getLogger("runfold.remote")
 
 _decode: Final = msgspec.json.Decoder().decode
 _as_heartbeat: Final = converter(Heartbeat)
@@ -715,7 +721,7 @@ class RemoteLedger(Ledger):
         """
         content = None if body is None else _encoded(body, keeps_null=keeps_null)
         url, all_headers = self._url(path, query), self._headers(headers or {}, content)
-        give_up_at, pause_s = monotonic() + TRY_S, _PAUSE_S
+        began_at, pause_s, is_told = monotonic(), _PAUSE_S, False
         while True:
             try:
                 return self._send_once(method, url, content, all_headers)
@@ -725,9 +731,14 @@ class RemoteLedger(Ledger):
                     raise OutcomeUnknown(event_ids=ids, request=None) from again.error
                 if again.is_lost and asked_before is not None:
                     asked_before.append(True)
-                if monotonic() >= give_up_at:
+                if monotonic() - began_at >= TRY_S:
                     raise again.error from again.__cause__
-                sleep(min(_PAUSE_MAX_S, again.wait_s or pause_s))
+                wait_s = min(_PAUSE_MAX_S, again.wait_s or pause_s)
+                if not is_told and monotonic() + wait_s - began_at >= _SILENCE_S:
+                    is_told = True
+                    what = "asks for patience" if again.__cause__ is None else "is not reachable"
+                    logger.warning("%s %s, trying for %.0f s …", self.url, what, TRY_S)
+                sleep(wait_s)
             pause_s = min(_PAUSE_MAX_S, pause_s * 2)
 
     def _send_once(self, method: str, url: str, content: bytes | None, headers: Mapping[str, str]) -> Any:
@@ -819,6 +830,8 @@ class RemoteSubscription:
         self._log._streams.discard(self)
         response = self._response
         if response is not None:
+            with suppress(RuntimeError, ValueError, OSError):  # it is over already
+                response.shutdown()  # a thread that reads it wakes; closing alone would wait for its next heartbeat
             response.close()
 
     def _follow(self) -> Iterator[RecordedRunEvent]:
@@ -850,6 +863,9 @@ class RemoteSubscription:
             timeout=_STREAM_TIMEOUT,
         )
         self._response = response
+        if self._closed.is_set():
+            response.close()  # nobody else will: whoever closed us did not know of it yet
+            return
         if response.status == 204:  # the run has ended, and everything was seen
             self._closed.wait(_PAUSE_MAX_S)
             return
