@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -83,6 +84,25 @@ def is_alive(process_id: int) -> bool:
 
 def lines(log: Ledger, run_id: str) -> list[str]:
     return [line for event in log.read(run_id) if event.type == "log_appended" for line in event.data.lines]
+
+
+def test_python_worker_when_it_is_asked_to_end(tmp_path: Path) -> None:
+    """The worker of the page on workers, which stops from a signal handler, hands its work back when it gets SIGTERM."""
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "workers.md").read_text()
+    (program,) = [text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "signal.signal" in text]
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    with ledger.open(url) as log:
+        run = log.enqueue("sync").id
+        process = subprocess.Popen([sys.executable, "-c", program.replace("postgresql://runfold@db/runs", url)])
+        try:
+            until(lambda: log.state(run).status == "running")
+            process.send_signal(signal.SIGTERM)
+
+            assert 0 == process.wait(30)
+            assert "queued" == log.state(run).status
+        finally:
+            process.kill()
+            process.wait()
 
 
 @pytest.mark.parametrize(("command", "code"), [("./no-such.sh", 127), ("./notes.txt", 126)])
