@@ -87,7 +87,7 @@ def lines(log: Ledger, run_id: str) -> list[str]:
 
 
 def test_python_worker_when_it_is_asked_to_end(tmp_path: Path) -> None:
-    """The worker of the page on workers, which stops from a signal handler, hands its work back when it gets SIGTERM."""
+    """The worker of the page on workers stops from a signal handler: at SIGTERM it hands its work back."""
     page = (Path(__file__).parents[2] / "docs" / "how-to" / "workers.md").read_text()
     (program,) = [text for text in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "signal.signal" in text]
     url = f"sqlite:///{tmp_path / 'runs.db'}"
