@@ -48,6 +48,7 @@ from ledger.run.codec import (
     RecordedRunEvent,
     check_event,
     decode,
+    decode_joined,
     decode_page,
     encode_json,
     fingerprint,
@@ -1309,13 +1310,14 @@ class Ledger:
             last_version = check_integer(up_to, field="up_to", at_least=0)
         while True:
             page = self.store.read_run(run, after_version=version, limit=limits.PAGE_EVENTS)
-            for event in decode_page(page.events):
-                if (last_version is not None and event.version > last_version) or (
-                    latest is not None and event.envelope.recorded_at > latest
-                ):
-                    return
-                yield event
-                version = event.version
+            for joined in page.events:
+                for event in decode_joined(joined):
+                    if (last_version is not None and event.version > last_version) or (
+                        latest is not None and event.envelope.recorded_at > latest
+                    ):
+                        return
+                    yield event
+                    version = event.version
             if not page.more:
                 return
 
@@ -1334,9 +1336,10 @@ class Ledger:
         wanted = _types(types)
         while True:
             page = self.store.read_log(after_position=after, limit=limit)
-            for event in decode_page(page.events):
-                if wanted is None or event.type in wanted:
-                    yield event
+            for joined in page.events:
+                for event in decode_joined(joined):
+                    if wanted is None or event.type in wanted:
+                        yield event
             after = page.last_position
             if not page.more:
                 return

@@ -100,8 +100,8 @@ class Page:
     """A stretch of the log in order, as stored bytes.
 
     Attributes:
-        events: A JSON array of `[position, version, envelope, payload]`, the bytes of the writers joined and not
-            re-made: one decode makes a page of `RecordedEvent`s. An erased payload is `null`.
+        events: JSON arrays of `[position, version, envelope, payload]`, the bytes of the writers joined and not
+            re-made: one decode makes a list of `RecordedEvent`s. An erased payload is `null`.
         count: How many events it holds.
         last_position: Position of the last one; the position asked after when there is none.
         settled_position: Up to here no event can appear any more. Only `read_log` fills it; it may be smaller than
@@ -109,18 +109,26 @@ class Page:
         more: Whether another page may follow at once.
     """
 
-    events: bytes
+    events: Sequence[bytes]
     count: int
     last_position: int
     settled_position: int = 0
     more: bool = False
 
 
-def join_page(rows: Sequence[tuple[int, int, bytes, bytes | None]]) -> bytes:
-    """Join stored rows to the JSON array of a page."""
-    return b"[%b]" % b",".join(
-        [
-            b"[%d,%d,%b,%b]" % (position, version, envelope, payload or b"null")
-            for position, version, envelope, payload in rows
-        ]
-    )
+_JOINED: Final = 250
+"""Events in one array. Decoded, they fit a processor's cache: measured, arrays of 1,000 took twice as long an event."""
+
+
+def join_page(rows: Sequence[tuple[int, int, bytes, bytes | None]]) -> list[bytes]:
+    """Join stored rows to the JSON arrays of a page."""
+    return [
+        b"[%b]"
+        % b",".join(
+            [
+                b"[%d,%d,%b,%b]" % (position, version, envelope, payload or b"null")
+                for position, version, envelope, payload in rows[start : start + _JOINED]
+            ]
+        )
+        for start in range(0, len(rows), _JOINED)
+    ]

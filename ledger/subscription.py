@@ -14,7 +14,7 @@ from ledger import limits
 from ledger.clock import monotonic
 from ledger.errors import StoreUnavailable
 from ledger.events import RunId
-from ledger.run.codec import RecordedRunEvent, decode_page
+from ledger.run.codec import RecordedRunEvent, decode_joined
 from ledger.store import Store
 
 
@@ -71,12 +71,13 @@ class Subscription:
                     raise
                 self._closed.wait(limits.OUTAGE_PAUSE_S)
                 continue
-            for event in decode_page(page.events):
-                self.position = event.position
-                if self._wants(event):
-                    yield event
-                    if self._closed.is_set():
-                        return
+            for joined in page.events:
+                for event in decode_joined(joined):
+                    self.position = event.position
+                    if self._wants(event):
+                        yield event
+                        if self._closed.is_set():
+                            return
             self.position = page.last_position
             if not page.count:
                 while not self._listener.wait(limits.POLL_INTERVAL_S):

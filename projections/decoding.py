@@ -130,10 +130,14 @@ class DocumentInBytes(_Document, frozen=True, kw_only=True, tag="document_record
 _T = TypeVar("_T")
 
 
-def _reader(decode: Callable[[bytes], list[_T]]) -> Callable[[bytes], list[_T]]:
-    def read(events: bytes) -> list[_T]:
+_Read = Callable[[Iterable[bytes]], list[_T]]
+"""From the arrays of a page to its events."""
+
+
+def _reader(decode: Callable[[bytes], list[_T]]) -> _Read[_T]:
+    def read(events: Iterable[bytes]) -> list[_T]:
         try:
-            return decode(events)
+            return [event for joined in events for event in decode(joined)]
         except msgspec.MsgspecError as exc:
             raise InvariantBroken(
                 f"a page of the log cannot be read: {exc}. If a newer release wrote it, upgrade this one; if none did,"
@@ -143,7 +147,7 @@ def _reader(decode: Callable[[bytes], list[_T]]) -> Callable[[bytes], list[_T]]:
     return read
 
 
-def event_reader(upcasters: Upcasters, *, types: Sequence[type] = _TYPES) -> Callable[[bytes], list[FoldEvent]]:
+def event_reader(upcasters: Upcasters, *, types: Sequence[type] = _TYPES) -> _Read[FoldEvent]:
     """Make a function that reads pages of events: those of the present, and those that lead to them.
 
     Args:
@@ -158,12 +162,12 @@ def event_reader(upcasters: Upcasters, *, types: Sequence[type] = _TYPES) -> Cal
         array_like=True,
         gc=False,
     )
-    read: Callable[[bytes], list[FoldEvent]] = _reader(msgspec.json.Decoder(list[event]).decode)  # type: ignore[valid-type]
+    read: _Read[FoldEvent] = _reader(msgspec.json.Decoder(list[event]).decode)  # type: ignore[valid-type]
     if not upcasters:
         return read
     as_present: Callable[[bytes], object] = msgspec.json.Decoder(reduce(or_, types)).decode
 
-    def read_and_upcast(events: bytes) -> list[FoldEvent]:
+    def read_and_upcast(events: Iterable[bytes]) -> list[FoldEvent]:
         return [
             msgspec.structs.replace(event, data=as_present(encode_json(upcast(event.data, upcasters))))
             if type(event.data) in upcasters
@@ -174,7 +178,7 @@ def event_reader(upcasters: Upcasters, *, types: Sequence[type] = _TYPES) -> Cal
     return read_and_upcast
 
 
-def reader_of(wanted: Iterable[type]) -> Callable[[bytes], list[FoldEvent]]:
+def reader_of(wanted: Iterable[type]) -> _Read[FoldEvent]:
     """Make a function that reads pages for a fold that looks at few events; of the others it reads the type.
 
     Args:

@@ -1,6 +1,6 @@
 """The `documents` projection: the latest document of each name, beside its run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -80,7 +80,7 @@ class DocumentsProjection:
     name: str = "documents"
     version: int = 1
 
-    def read(self, events: bytes) -> list[FoldEvent]:
+    def read(self, events: Iterable[bytes]) -> list[FoldEvent]:
         """Read a page's events, without what this fold does not look at."""
         return _read(events)
 

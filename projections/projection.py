@@ -4,7 +4,7 @@ Adding one takes a pure module like `runs.py` or `results.py`, its tables in the
 projector's registry; catching up, rebuilding, verifying and measuring the lag come with that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple, Protocol, TypeVar
 
@@ -54,7 +54,7 @@ class Named(Protocol):
 class Projection(Named, Protocol[Row, Stored_co]):
     """A fold, and what is kept of it."""
 
-    def read(self, events: bytes) -> list[FoldEvent]:
+    def read(self, events: Iterable[bytes]) -> list[FoldEvent]:
         """Read a page's events, without what this fold does not look at."""
 
     def fold(self, row: Row | None, events: Sequence[FoldEvent]) -> Row:

@@ -7,7 +7,7 @@ does not count again. So the rows of a run are as many as its statuses say, whic
 
 import hashlib
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple, cast
@@ -231,7 +231,7 @@ class ResultsProjection:
     name: str = "results"
     version: int = 2
 
-    def read(self, events: bytes) -> list[FoldEvent]:
+    def read(self, events: Iterable[bytes]) -> list[FoldEvent]:
         """Read a page's events, without what this fold does not look at."""
         return _read(events)
 

@@ -3,7 +3,7 @@
 The fold is the ledger's own (`ledger.run.state.apply_all`), so a row can never say something else than a decision sees.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -82,7 +82,7 @@ class RunsProjection:
     name: str = "runs"
     version: int = 5
 
-    def read(self, events: bytes) -> list[FoldEvent]:
+    def read(self, events: Iterable[bytes]) -> list[FoldEvent]:
         """Read a page's events, without what this fold does not look at."""
         return read_events(events)
 

@@ -3,7 +3,7 @@
 Times are those that the events tell where they tell one (`started_at`, `finished_at`), else when they were recorded.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
@@ -165,7 +165,7 @@ class TimingsProjection:
     name: str = "timings"
     version: int = 1
 
-    def read(self, events: bytes) -> list[FoldEvent]:
+    def read(self, events: Iterable[bytes]) -> list[FoldEvent]:
         """Read a page's events, without what this fold does not look at."""
         return _read(events)
 

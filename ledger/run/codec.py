@@ -1,7 +1,7 @@
 """Events to canonical bytes and back.
 
-The payload's bytes are made once, here, by the writer; stores and pages hand them on untouched, and a whole page is
-decoded in one call.
+The payload's bytes are made once, here, by the writer; stores and pages hand them on untouched, and hundreds of events
+are decoded in one call.
 
 Source of canonical form: RFC 8785 for the order of keys (equal for keys of the basic plane); numbers are written as
 msgspec writes them, and since the bytes are stored nobody ever has to write them again.
@@ -9,7 +9,7 @@ msgspec writes them, and since the bytes are stored nobody ever has to write the
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from operator import or_
@@ -61,7 +61,7 @@ def upcast(event: object, upcasters: Upcasters) -> object:
 
 
 def page_reader(events: Sequence[type], upcasters: Upcasters) -> Callable[[bytes], list[RecordedEvent[Any]]]:
-    """Make a function that reads pages of events: those of the present, and those that lead to them."""
+    """Make a function that reads arrays of events: those of the present, and those that lead to them."""
     payload = reduce(or_, [*events, *upcasters])
     read = msgspec.json.Decoder(list[RecordedEvent[payload]]).decode  # type: ignore[valid-type]
     if not upcasters:
@@ -242,8 +242,13 @@ def decode(payload: bytes) -> RunEvent:
     return event
 
 
-def decode_page(events: bytes) -> list[RecordedRunEvent]:
-    """Read a page's events in one call."""
+def decode_page(events: Iterable[bytes]) -> list[RecordedRunEvent]:
+    """Read a page's events."""
+    return [event for joined in events for event in decode_joined(joined)]
+
+
+def decode_joined(events: bytes) -> list[RecordedRunEvent]:
+    """Read one array of a page."""
     try:
         return _decode_page(events)
     except msgspec.MsgspecError as exc:

@@ -157,13 +157,13 @@ class PostgresStore:
             given, settled = _one(connection, _SETTLED, ())
             last = given if unsettled else settled
             if last <= after_position:
-                return Page(b"[]", 0, after_position, settled)
+                return Page((), 0, after_position, settled)
             # a later statement, so a later snapshot than the one that the settled position was taken from
             until = 2**63 - 1 if unsettled else settled
             limit = _fitting(connection, _LOG_SIZE, (after_position, until), limit)
             rows = connection.execute(_LOG_PAGE, (after_position, until, limit), prepare=True, binary=True).fetchall()
         if not rows:
-            return Page(b"[]", 0, after_position, settled)
+            return Page((), 0, after_position, settled)
         return Page(join_page(rows), len(rows), rows[-1][0], settled, len(rows) == limit)
 
     def find(self, event_ids: Sequence[EventId]) -> dict[EventId, tuple[RunId, int, int]]:

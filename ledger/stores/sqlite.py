@@ -150,8 +150,8 @@ class SqliteStore:
             joined, count, last = connection.execute(_LOG_PAGE, (after_position, limit)).get
             settled = connection.execute(_HEAD).get or 0
         if not count:
-            return Page(b"[]", 0, after_position, settled)
-        return Page(joined, count, last, settled, count == limit)
+            return Page((), 0, after_position, settled)
+        return Page((joined,), count, last, settled, count == limit)
 
     def find(self, event_ids: Sequence[EventId]) -> dict[EventId, tuple[RunId, int, int]]:
         with self._reader() as connection:
@@ -790,7 +790,7 @@ _HEAD: Final = "SELECT max(position) FROM events"
 def _read_run(connection: apsw.Connection, run_id: RunId, *, after_version: int, limit: int) -> Page:
     limit = _fitting(connection, _RUN_SIZE, (run_id, after_version), limit)
     joined, count, last = connection.execute(_RUN_PAGE, (run_id, after_version, limit)).get
-    return Page(joined, count, last, more=count == limit) if count else Page(b"[]", 0, 0)
+    return Page((joined,), count, last, more=count == limit) if count else Page((), 0, 0)
 
 
 def _fitting(connection: apsw.Connection, sizes: str, after: tuple[int | str, ...], limit: int) -> int:

@@ -114,7 +114,7 @@ def test_append_when_read_back(store: Store) -> None:
 
     page = store.read_run(RUN, after_version=0, limit=10)
     [(position, version)] = [(event.position, event.version) for event in decode_page(page.events)]
-    assert b"[[%d,%d,%b,%b]]" % (position, version, made[0].envelope, made[0].payload) == page.events
+    assert b"[[%d,%d,%b,%b]]" % (position, version, made[0].envelope, made[0].payload) == b"".join(page.events)
 
 
 # --- conditions ---------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def test_read_run_when_unknown(store: Store) -> None:
     """An unknown run has no events."""
     page = store.read_run(UNKNOWN_RUN, after_version=0, limit=10)
 
-    assert (b"[]", 0, False) == (page.events, page.count, page.more)
+    assert (0, 0, False) == (len(page.events), page.count, page.more)
 
 
 # --- pages of the log ---------------------------------------------------------------------------------------------
@@ -113,14 +113,16 @@ def test_read_log_when_nothing_is_new(store: Store) -> None:
 
     page = store.read_log(after_position=appended.positions[-1], limit=10)
 
-    assert (b"[]", 0, appended.positions[-1], False) == (page.events, page.count, page.last_position, page.more)
+    assert (0, 0, appended.positions[-1], False) == (len(page.events), page.count, page.last_position, page.more)
 
 
 def test_read_log_when_empty(store: Store) -> None:
     """An empty log has nothing settled."""
     page = store.read_log(after_position=0, limit=10)
 
-    assert (b"[]", 0, 0, 0, False) == (page.events, page.count, page.last_position, page.settled_position, page.more)
+    assert (0, 0, 0, 0, False) == (
+        len(page.events), page.count, page.last_position, page.settled_position, page.more
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("unsettled", [False, True])

@@ -150,7 +150,8 @@ def test_page_when_a_payload_has_an_old_schema_version(payload: bytes, worker: s
     read_page = codec.page_reader((Began,), {StartedOne: upcast_one, StartedTwo: upcast_two})
     envelope = (FOLDER / "started.jsonl").read_bytes().splitlines()[0]
 
-    [event] = read_page(join_page([(10, 1, envelope, payload)]))
+    [joined] = join_page([(10, 1, envelope, payload)])
+    [event] = read_page(joined)
 
     assert (Began(worker=worker), 10, 1, "started") == (event.data, event.position, event.version, event.type)
 
@@ -180,7 +181,7 @@ def test_fold_when_payloads_have_an_old_schema_version() -> None:
     ]
     page = join_page([(number, number, envelope, payload) for number, payload in enumerate(payloads, 1)])
 
-    by_ledger = fold(initial(RUN), codec.page_reader(EVENT_TYPES, BEFORE)(page))
+    by_ledger = fold(initial(RUN), codec.page_reader(EVENT_TYPES, BEFORE)(page[0]))
     by_projections = RUNS.fold(None, event_reader(BEFORE)(page)).state
 
     assert by_ledger == by_projections
