@@ -103,7 +103,7 @@ class SqliteStore:
             raise StoreUnavailable(f"{path} does not exist: make it with `runfold db migrate --url {self.url}`.")
         if migrate:
             _make_folder(path)
-        self._writer: apsw.Connection | None = self._connect()
+        self._writer: apsw.Connection | None = self._connect_writer()
         self.file = _identity_of(path)
         _stores.add(self)
         try:
@@ -120,10 +120,12 @@ class SqliteStore:
 
     def append(self, request: AppendRequest) -> Appended:
         self._require_usable()
+        _waits.since = monotonic()
         return self._group.submit(request)
 
     def append_all(self, requests: Sequence[AppendRequest]) -> list[Appended | Exception]:
         self._require_usable()
+        _waits.since = monotonic()
         return self._group.submit_all(requests)
 
     @contextmanager
@@ -203,6 +205,7 @@ class SqliteStore:
     def writing(self) -> Iterator[apsw.Connection]:
         """Give the writer's connection inside a transaction that commits when the block ends."""
         self._require_usable()
+        _waits.since = monotonic()
         with self._group.alone():
             connection = self._begin()
             try:
@@ -278,6 +281,12 @@ class SqliteStore:
             )
         return connection
 
+    def _connect_writer(self) -> apsw.Connection:
+        writer = self._connect()
+        writer.set_busy_handler(_wait_on)
+        _waits.since = monotonic()  # for what is read over it now
+        return writer
+
     @contextmanager
     def _reader(self) -> Iterator[apsw.Connection]:
         self._require_usable()
@@ -320,7 +329,7 @@ class SqliteStore:
     def _writable(self) -> apsw.Connection:
         if self._writer is None:
             self._require_usable()
-            self._writer = self._connect()
+            self._writer = self._connect_writer()
         elif self._writer.in_transaction:  # its thread was interrupted between two statements
             self._roll_back()
             return self._writable()
@@ -380,7 +389,7 @@ class SqliteStore:
                 writer.set_busy_handler(None)
                 writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             finally:
-                writer.set_busy_handler(_wait_for_turn)
+                writer.set_busy_handler(_wait_on)
 
     def _commit_group(self, requests: Sequence[AppendRequest]) -> Sequence[Appended | Exception]:
         if len(requests) == 1:
@@ -894,10 +903,19 @@ _waits = threading.local()
 
 
 def _wait_for_turn(tries: int) -> bool:
-    """Sleep a short random while before trying for the write lock again; give up after the busy timeout."""
+    """Sleep a short random while before trying for a lock again; give up after the busy timeout."""
     if tries == 0:
         _waits.since = monotonic()
-    elif monotonic() - _waits.since > limits.BUSY_TIMEOUT_S:
+    return _wait_on(tries)
+
+
+def _wait_on(tries: int) -> bool:
+    """Likewise for a writer, whose time began when it asked.
+
+    It may have waited behind other threads, who waited for the same lock: were each to wait its whole time after that,
+    the last of thirty would be told after a quarter of an hour.
+    """
+    if monotonic() - _waits.since > limits.BUSY_TIMEOUT_S:
         return False
     time.sleep(random.uniform(0.0001, min(0.0005 * (tries + 1), 0.005)))
     return True

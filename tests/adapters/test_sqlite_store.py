@@ -7,6 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -338,6 +339,31 @@ def test_turn_when_the_file_stays_locked(store: SqliteStore, path: Path, monkeyp
 
         assert 1 == store.read_run(RUN, after_version=0, limit=10).count
         other.execute("ROLLBACK")
+
+
+def test_writers_when_the_file_stays_locked(store: SqliteStore, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads that wait behind each other for one lock wait their time together, not one after the other."""
+    monkeypatch.setattr(limits, "BUSY_TIMEOUT_S", 0.5)
+    store.append(request(enqueued()))
+
+    def take_turn(_: int) -> None:
+        with pytest.raises(StoreBusy), store.in_turn(RUN):
+            pass
+
+    def append(number: int) -> None:
+        with pytest.raises(StoreBusy):
+            store.append(request(Annotated(note="n"), first_id=10 + number))
+
+    with closing(apsw.Connection(str(path))) as other, ThreadPoolExecutor(16) as pool:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        for done in [pool.submit(write, number) for number in range(8) for write in (take_turn, append)]:
+            done.result()
+        took = time.monotonic() - began
+        other.execute("ROLLBACK")
+
+    assert 0.4 < took < 2
+    assert 2 == store.append(request(Annotated(note="n"), first_id=50)).version
 
 
 READING_ONLY = """
