@@ -412,7 +412,8 @@ class Ledger:
 
     def _tests_of_shard(self, run: RunState, shard: int) -> list[str]:
         """Give the ids of a shard's tests: those that were planned for it, else those that it has results of."""
-        check_integer(shard, field="shard", at_least=0)
+        last = limits.INTEGER_MAX if run.shard_count is None else run.shard_count - 1
+        check_integer(shard, field="shard", at_least=0, at_most=last)
         seen: dict[str, None] = {}
         for event in self.read(run.run_id):
             match event.data:

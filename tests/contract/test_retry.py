@@ -84,8 +84,13 @@ def test_retry_when_it_cannot_be(log: Ledger) -> None:
         log.retry(purged)
     with pytest.raises(ledger.RunNotFound):
         log.retry("0192f3a0-0000-7000-8000-00000000ffff")
-    for run, shard in ((uncut, 0), (cut, 2), (cut, 3), (cut, -1)):
-        with pytest.raises(InvalidInput):
+    for run, shard, why in (
+        (uncut, 0, "the run is not cut"),
+        (cut, 2, "had no tests"),
+        (cut, 3, "0 to 2 is allowed"),
+        (cut, -1, "0 to 2 is allowed"),
+    ):
+        with pytest.raises(InvalidInput, match=why):
             log.retry(run, shard=shard)
 
     assert before == len(list(log.read_all()))
