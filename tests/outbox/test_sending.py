@@ -3,7 +3,6 @@
 import ipaddress
 import socket
 import ssl
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
+import trustme
 
 from cli.outbox.sending import NotDelivered, post
 
@@ -20,14 +20,16 @@ PATIENCE_S = 8.0
 
 
 @pytest.fixture(scope="module")
-def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """A certificate that nobody but the test trusts, and its key."""
-    folder = tmp_path_factory.mktemp("tls")
-    certificate, key = folder / "certificate.pem", folder / "key.pem"
-    made = ["-newkey", "rsa:2048", "-nodes", "-keyout", str(key), "-out", str(certificate), "-days", "2"]
-    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
-    subprocess.run(["openssl", "req", "-x509", *made, *names], check=True, capture_output=True, timeout=60)
-    return certificate, key
+def authority() -> trustme.CA:
+    """Who certifies, and is trusted by nobody but the test."""
+    return trustme.CA()
+
+
+@pytest.fixture
+def trust(authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], None]:
+    """Gives what makes the authority trusted."""
+    authority.cert_pem.write_to_path(str(tmp_path / "authority.pem"))
+    return lambda: monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "authority.pem"))
 
 
 @contextmanager
@@ -81,14 +83,14 @@ def in_the_handshake(connected: socket.socket) -> None:
     ],
 )
 def test_call_when_the_answer_drips(
-    monkeypatch: pytest.MonkeyPatch,
-    certificate: tuple[Path, Path],
+    authority: trustme.CA,
+    trust: Callable[[], None],
     scheme: str,
     answer: Callable[[socket.socket], None],
 ) -> None:
     """A call ends when its time is over, wherever the other side drips, and is no success."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    tls = server_side(certificate) if scheme == "https" and answer is not in_the_handshake else None
+    trust()
+    tls = server_side(authority) if scheme == "https" and answer is not in_the_handshake else None
     with answering(answer, tls) as port:
         began_at = time.monotonic()
 
@@ -98,7 +100,7 @@ def test_call_when_the_answer_drips(
         assert 0.9 < time.monotonic() - began_at < PATIENCE_S / 2
 
 
-def test_call_when_its_certificate_is_trusted(monkeypatch: pytest.MonkeyPatch, certificate: tuple[Path, Path]) -> None:
+def test_call_when_its_certificate_is_trusted(authority: trustme.CA, trust: Callable[[], None]) -> None:
     """Over TLS a body arrives as it was; where nobody trusts the certificate, nothing does."""
     came: list[bytes] = []
 
@@ -107,18 +109,21 @@ def test_call_when_its_certificate_is_trusted(monkeypatch: pytest.MonkeyPatch, c
             came[:] = [b"".join(came) + connected.recv(65_536)]
         connected.sendall(b"HTTP/1.1 204 Fine\r\n\r\n")
 
-    with answering(answer, server_side(certificate)) as port, pytest.raises(NotDelivered, match=r"self.signed"):
+    with (
+        answering(answer, server_side(authority)) as port,
+        pytest.raises(NotDelivered, match=r"certificate verify failed"),
+    ):
         post(f"https://127.0.0.1:{port}/hook", b"{}", {}, timeout_s=5.0, allowed=LOOPBACK)
     assert [] == came
 
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate[0]))
-    with answering(answer, server_side(certificate)) as port:
+    trust()
+    with answering(answer, server_side(authority)) as port:
         post(f"https://127.0.0.1:{port}/hook", b"{}", {}, timeout_s=5.0, allowed=LOOPBACK)
 
     assert came[0].startswith(b"POST /hook HTTP/1.1\r\n")
 
 
-def server_side(certificate: tuple[Path, Path]) -> ssl.SSLContext:
+def server_side(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(*certificate)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
     return context
