@@ -152,7 +152,7 @@ def test_key_when_it_is_no_text(where: str, key: Any, logs: list[Ledger]) -> Non
     assert (InvalidInput, True) == (kind, ".inner" in message)
 
 
-@pytest.mark.parametrize("value", [None, "text", 1, [], object()], ids=repr)
+@pytest.mark.parametrize("value", [None, "text", 1, [], object()], ids=lambda value: type(value).__name__)
 def test_results_when_one_is_no_object(value: Any, logs: list[Ledger]) -> None:
     """A result is an object."""
     kind, message = the_refusal(logs, lambda log: log.append_results(RUN, [{"status": "passed"}, value]))
