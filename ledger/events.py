@@ -104,8 +104,9 @@ class Page:
             re-made: one decode makes a list of `RecordedEvent`s. An erased payload is `null`.
         count: How many events it holds.
         last_position: Position of the last one; the position asked after when there is none.
-        settled_position: Up to here no event can appear any more. Only `read_log` fills it; it may be smaller than
-            `last_position` when unsettled events were asked for.
+        settled_position: Up to here no event can appear any more; a page after which no more follows at once has all
+            of them. Only `read_log` fills it; it may be smaller than `last_position` when unsettled events were asked
+            for.
         more: Whether another page may follow at once.
     """
 

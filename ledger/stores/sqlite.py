@@ -149,11 +149,11 @@ class SqliteStore:
     def read_log(self, *, after_position: int, limit: int, unsettled: bool = False) -> Page:
         with self._reader() as connection:
             limit = _fitting(connection, _LOG_SIZE, (after_position,), limit)
+            settled = connection.execute(_HEAD).get or 0  # before the page, which then has all up to there
             joined, count, last = connection.execute(_LOG_PAGE, (after_position, limit)).get
-            settled = connection.execute(_HEAD).get or 0
         if not count:
             return Page((), 0, after_position, settled)
-        return Page((joined,), count, last, settled, count == limit)
+        return Page((joined,), count, last, max(settled, last), count == limit)
 
     def find(self, event_ids: Sequence[EventId]) -> dict[EventId, tuple[RunId, int, int]]:
         with self._reader() as connection:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from builders import COMPLETED, OTHER_RUN, RUN, UNKNOWN_RUN, an_event_id, enqueued, new_events, started
+from builders import COMPLETED, OTHER_RUN, RUN, UNKNOWN_RUN, a_run_id, an_event_id, enqueued, new_events, started
 
 from ledger import limits
 from ledger.errors import EventIdReused, LedgerError, RunClosed, StoreUnavailable, VersionConflict
@@ -402,3 +402,27 @@ def test_store_when_opened_again(shared_url: str) -> None:
 def test_store_url_when_shown(store: Store) -> None:
     """A store knows what it was opened with."""
     assert store.url.partition(":")[0] in ("memory", "sqlite", "postgresql")
+
+
+def test_read_log_when_a_reader_goes_by_what_is_settled(store: Store) -> None:
+    """Who goes on after the settled position, once a page is not full, misses nothing while others append."""
+    count, threads = 150, 4
+
+    def write(number: int) -> None:
+        for version in range(count):
+            store.append(request(NOTE, run_id=a_run_id(number), first_id=(number + 1) * 1_000 + version))
+
+    writers = [threading.Thread(target=write, args=(number,)) for number in range(threads)]
+    for writer in writers:
+        writer.start()
+    seen: list[int] = []
+    cursor, is_last = 0, False
+    while not is_last:
+        is_last = not any(writer.is_alive() for writer in writers)
+        page = store.read_log(after_position=cursor, limit=100)
+        seen += positions(page)
+        is_last = is_last and not page.more
+        cursor = page.last_position if page.more else max(page.last_position, page.settled_position)
+
+    assert seen == positions(store.read_log(after_position=0, limit=5_000))
+    assert count * threads == len(seen)
