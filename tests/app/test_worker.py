@@ -256,7 +256,9 @@ def test_worker_when_it_holds_many_leases(log: Ledger) -> None:
 
     counting = copy(log)
     counting.__class__ = Counting
-    with working(Worker(counting, {"test": lambda work: may_end.wait(30)}, concurrency=12, lease_s=1.5)):
+    with working(Worker(counting, {"test": lambda work: may_end.wait(30)}, concurrency=12, lease_s=3.0)):
+        wait_for(lambda: all(log.state(run).status == "running" for run in runs))
+        renewals.clear()
         wait_for(lambda: len(renewals) >= 4)
         may_end.set()
 
