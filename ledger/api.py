@@ -1748,9 +1748,7 @@ def results_to_append(
     if first_sequence is not None:
         last = limits.INTEGER_MAX - max(0, len(checked) - 1)
         check_integer(first_sequence, field="first_sequence", at_least=0, at_most=last)
-    events = -(-len(checked) // limits.RESULTS_PER_EVENT_MAX)
-    if event_id is not None and events > 1:
-        raise InvalidInput("event_id", f"is one id, and the results make {events} events; send fewer at once.")
+    one_event_id(event_id, event_count=-(-len(checked) // limits.RESULTS_PER_EVENT_MAX))
     return checked
 
 

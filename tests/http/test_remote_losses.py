@@ -135,7 +135,7 @@ def test_append_results_when_they_cannot_be_one_event(remote: Ledger, local: Led
     [event_id] = new_event_ids(1)
 
     for log in (local, remote):
-        with pytest.raises(InvalidInput, match="is one id, and the results make 2 events"):
+        with pytest.raises(InvalidInput, match="is one id, and this makes 2 events"):
             log.append_results(run, rows, event_id=event_id)
         with pytest.raises(InvalidInput, match=r"results\[1500\]"):
             log.append_results(run, [*rows, {}])
